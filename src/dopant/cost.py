@@ -1,0 +1,109 @@
+"""What a weight costs in its stored form: parameters, multiply-accumulates, bytes. No torch here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Values = Literal["float32", "float16", "int8"]
+Indices = Literal["gaps", "rice"]
+
+_VALUE_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1}
+_SCALE_BYTES = 2  # an int8 row carries one float16 scale
+ESCAPE = 255  # gap code: this byte skips 255 positions and stores no value
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How numbers are written: the type of the values and the code of the overlay's positions.
+
+    ``int8`` keeps one float16 scale a row. ``gaps`` spends a byte on a non-zero (255 skips 255 positions);
+    ``rice`` is the entropy-coded form for the smallest file (Golomb-Rice, the best parameter for each matrix).
+    """
+
+    values: Values = "float32"
+    indices: Indices = "gaps"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("values", self.values, get_args(Values)),
+            ("indices", self.indices, get_args(Indices)),
+        ):
+            if value not in known:
+                raise ValueError(f"storage {name} {value!r} is not known; choose one of {', '.join(known)}")
+
+    def __str__(self) -> str:
+        return f"{self.values} values, {self.indices} indices"
+
+
+FLOAT32 = Storage()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one or several weights cost.
+
+    Args:
+        parameters: stored numbers: non-zeros, factor entries, dense entries (not indices, not scales).
+        macs: multiply-accumulates of one matrix-vector product.
+        stored_bytes: bytes of the tensors in the file (values, scales and indices).
+    """
+
+    parameters: int = 0
+    macs: int = 0
+    stored_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters + other.parameters,
+            self.macs + other.macs,
+            self.stored_bytes + other.stored_bytes,
+        )
+
+
+def matrix_bytes(rows: int, columns: int, storage: Storage) -> int:
+    """Bytes of a dense (rows, columns) matrix; int8 adds a float16 scale a row."""
+    return rows * columns * _VALUE_BYTES[storage.values] + (
+        rows * _SCALE_BYTES if storage.values == "int8" else 0
+    )
+
+
+def sparse_value_bytes(rows: int, nonzeros: int, storage: Storage) -> int:
+    """Bytes of the values of `nonzeros` entries spread over `rows` rows; int8 adds a scale a row."""
+    return nonzeros * _VALUE_BYTES[storage.values] + (rows * _SCALE_BYTES if storage.values == "int8" else 0)
+
+
+def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int:
+    """Expected bytes of the indices of `nonzeros` entries thrown at random on `positions` places.
+
+    Gaps between neighbours are then geometric with density p = nonzeros / positions and q = 1 - p, so that a gap
+    holds q^255 / (1 - q^255) escapes on average, and a Rice quotient of parameter k is q^(2^k) / (1 - q^(2^k)).
+    """
+    if nonzeros == 0:
+        return 0
+    q = 1.0 - nonzeros / positions
+    if storage.indices == "gaps":
+        return nonzeros + round(nonzeros * _geometric_quotient(q, ESCAPE))
+    unary_bits, remainder_bits = min(
+        (
+            (nonzeros * (1 + _geometric_quotient(q, 2**k)), nonzeros * k)
+            for k in range(rice_parameters(positions))
+        ),
+        key=sum,
+    )
+    return RICE_HEADER_BYTES + math.ceil(unary_bits / 8) + math.ceil(remainder_bits / 8)
+
+
+RICE_HEADER_BYTES = 1  # the parameter k
+
+
+def rice_parameters(positions: int) -> int:
+    """How many Rice parameters (0, 1, ...) are worth trying for gaps below `positions`."""
+    return max(1, min(31, positions.bit_length()))
+
+
+def _geometric_quotient(q: float, divisor: int) -> float:
+    """Mean of floor(gap / divisor) for a geometric gap with P(gap >= g) = q^g."""
+    tail = float(q**divisor)
+    return tail / (1.0 - tail)

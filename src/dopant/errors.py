@@ -1,0 +1,51 @@
+"""Every error a user can meet. Each message says what was got, what was needed, and a way out."""
+
+from __future__ import annotations
+
+
+class DopantError(Exception):
+    """The base of all errors of this library; the command line prints it and exits with code 2."""
+
+
+class InputError(DopantError, ValueError):
+    """An argument, a text or a path that cannot be used."""
+
+
+class RecipeError(DopantError, ValueError):
+    """A recipe with mistakes; the message lists all of them with their places."""
+
+
+class PlanError(DopantError, ValueError):
+    """A target that cannot be met, or a pattern that matches no weight."""
+
+
+class FileError(DopantError):
+    """A model folder that cannot be read."""
+
+
+class VersionError(FileError):
+    """A model folder written by a format version this release does not know."""
+
+
+class KindError(FileError):
+    """A structure, model or tokenizer kind that nobody has registered."""
+
+
+class TensorError(FileError):
+    """A tensor that is missing, left over, of the wrong size or type, or holds impossible values."""
+
+
+class ChecksumError(FileError):
+    """Contents that differ from the checksum written with them."""
+
+
+class TrainingError(DopantError):
+    """Training cannot go on."""
+
+
+class DivergenceError(TrainingError):
+    """The loss became infinite or not a number."""
+
+
+class ResumeError(TrainingError):
+    """A checkpoint that belongs to another recipe, model or corpus, or that is damaged."""

@@ -1,0 +1,116 @@
+"""The central abstraction: a structure says how a matrix is kept, a structured weight is a matrix kept so."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dopant.cost import FLOAT32, Cost, Storage
+from dopant.errors import InputError
+
+Shape = tuple[int, int]
+"""(out_features, in_features), as in torch.nn.Linear."""
+
+
+class Structure(ABC):
+    """How a matrix is kept. Subclasses are frozen dataclasses; in JSON they go by their `kind`."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def check(self, shape: Shape) -> None:
+        """Raise InputError, with a way out, if a matrix of `shape` cannot be kept so."""
+
+    @abstractmethod
+    def cost(self, shape: Shape, storage: Storage = FLOAT32) -> Cost:
+        """The cost of the stored form in closed form; allocates nothing.
+
+        Bytes of sparse indices are those expected of a random pattern; everything else is exact.
+        """
+
+    @abstractmethod
+    def new(
+        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
+    ) -> StructuredWeight:
+        """A random weight whose W has standard deviation `std` (default: torch.nn.Linear's, 1 / sqrt(3 in))."""
+
+    @abstractmethod
+    def fit(self, matrix: Tensor) -> StructuredWeight:
+        """The weight nearest to a dense (out, in) matrix in the Frobenius norm (for compositions, a local best)."""
+
+
+class StructuredWeight(nn.Module, ABC):
+    """Stands for a matrix W of `shape`. The whole contract is in the remarks of `linear` and `rows`.
+
+    Attributes:
+        shape: (out, in).
+        row_masks: None, or one mask a path (see `paths`), each broadcastable to (..., out), that a training loop
+            has drawn for this step; layers in training honour it, `to_dense`, `linear` and `rows` never do.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape: Shape = (int(shape[0]), int(shape[1]))
+        self.row_masks: tuple[Tensor, ...] | None = None
+
+    @property
+    @abstractmethod
+    def structure(self) -> Structure:
+        """The description from which a weight of this kind and size can be made again."""
+
+    @abstractmethod
+    def to_dense(self) -> Tensor:
+        """W itself, (out, in): this defines what the weight stands for."""
+
+    @abstractmethod
+    def linear(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out); equals F.linear(x, self.to_dense()) without forming it."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> Tensor:
+        """index (...) of integers -> (..., in); equals self.to_dense()[index] without forming it."""
+
+    @abstractmethod
+    def cost(self, storage: Storage = FLOAT32) -> Cost:
+        """The exact cost of this weight in its stored form."""
+
+    def paths(self) -> tuple[StructuredWeight, ...]:
+        """The summands of W that training may treat apart: (structure, overlay) when doped, else (self,)."""
+        return (self,)
+
+    def extra_repr(self) -> str:
+        """The shape, for `print(model)`."""
+        return f"{self.shape[0]}×{self.shape[1]}"
+
+
+KINDS: dict[str, type[Structure]] = {}
+"""Structures by the name they have in files."""
+
+S = TypeVar("S", bound=type[Structure])
+
+
+def register(structure: S) -> S:
+    """Class decorator: make a structure known to files and plans by its `kind`.
+
+    Raises:
+        InputError: another class already has this kind.
+    """
+    if KINDS.setdefault(structure.kind, structure) is not structure:
+        raise InputError(f"structure kind {structure.kind!r} is taken by {KINDS[structure.kind].__name__}")
+    return structure
+
+
+def linear_std(shape: Shape) -> float:
+    """Standard deviation of torch.nn.Linear's initial weights: uniform within ±1 / sqrt(in)."""
+    return float((3.0 * max(1, shape[1])) ** -0.5)
+
+
+def uniform(
+    *size: int, std: float, generator: torch.Generator | None = None, **options: Any
+) -> Tensor:
+    """A uniform tensor of mean zero and the given standard deviation."""
+    bound = std * 3.0**0.5
+    return torch.empty(*size, **options).uniform_(-bound, bound, generator=generator)
