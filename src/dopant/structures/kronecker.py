@@ -1,0 +1,110 @@
+"""W = Σ_r F1_r ⊗ F2_r ⊗ …: Kronecker products of two or more factors (arXiv 1906.02876, 2001.08896)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dopant.cost import FLOAT32, Cost, Storage, matrix_bytes
+from dopant.errors import InputError
+from dopant.ops.kronecker import kronecker_dense, kronecker_linear, kronecker_rows, nearest_kronecker
+from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register, uniform
+
+
+@register
+@dataclass(frozen=True)
+class Kronecker(Structure):
+    """A sum of `terms` Kronecker products whose factors have the given (rows, columns)."""
+
+    shapes: tuple[Shape, ...]
+    terms: int = 1
+    kind: ClassVar[str] = "kronecker"
+
+    def __post_init__(self) -> None:
+        if len(self.shapes) < 2 or any(len(s) != 2 or min(s) < 1 for s in self.shapes):
+            raise InputError(
+                f"a Kronecker product needs two or more factor shapes (rows, columns), got {self.shapes}"
+            )
+        if self.terms < 1:
+            raise InputError(f"a Kronecker product needs 1 term or more, got {self.terms}")
+
+    def check(self, shape: Shape) -> None:
+        """The factors' rows and columns must multiply to the weight's."""
+        rows, columns = prod(a for a, _ in self.shapes), prod(b for _, b in self.shapes)
+        if (rows, columns) != shape:
+            factors = " ⊗ ".join(f"{a}×{b}" for a, b in self.shapes)
+            raise InputError(
+                f"factors {factors} make a matrix {rows}×{columns}, but the weight is {shape[0]}×{shape[1]}; "
+                f"their rows must multiply to {shape[0]} and their columns to {shape[1]}"
+            )
+
+    def cost(self, shape: Shape, storage: Storage = FLOAT32) -> Cost:
+        """The factors' entries; the product is applied factor by factor, last factor first."""
+        macs = 0
+        size = shape[1]
+        for a, b in reversed(self.shapes):
+            size = size // b * a
+            macs += size * b
+        return Cost(
+            self.terms * sum(a * b for a, b in self.shapes),
+            self.terms * macs,
+            sum(matrix_bytes(self.terms * a, b, storage) for a, b in self.shapes),
+        )
+
+    def new(
+        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
+    ) -> KroneckerWeight:
+        """Uniform factors of one scale: var(W) = terms · Π var(factor)."""
+        self.check(shape)
+        target = linear_std(shape) if std is None else std
+        factor_std = (target / self.terms**0.5) ** (1 / len(self.shapes))
+        return KroneckerWeight(
+            [uniform(self.terms, a, b, std=factor_std, generator=generator) for a, b in self.shapes]
+        )
+
+    def fit(self, matrix: Tensor) -> KroneckerWeight:
+        """The nearest sum of Kronecker products (Van Loan & Pitsianis 1993)."""
+        self.check((matrix.shape[0], matrix.shape[1]))
+        return KroneckerWeight(nearest_kronecker(matrix.detach(), self.shapes, self.terms))
+
+
+class KroneckerWeight(StructuredWeight):
+    """Parameters `factor_0`, `factor_1`, …, each (terms, rows, columns)."""
+
+    def __init__(self, factors: Sequence[Tensor]) -> None:
+        super().__init__((prod(f.shape[1] for f in factors), prod(f.shape[2] for f in factors)))
+        self.count = len(factors)
+        for number, factor in enumerate(factors):
+            self.register_parameter(f"factor_{number}", nn.Parameter(factor))
+
+    @property
+    def factors(self) -> list[Tensor]:
+        """The factors in order, each (terms, rows, columns)."""
+        return [self.get_parameter(f"factor_{number}") for number in range(self.count)]
+
+    @property
+    def structure(self) -> Kronecker:
+        """The factors' shapes and the number of terms."""
+        factors = self.factors
+        return Kronecker(tuple((f.shape[1], f.shape[2]) for f in factors), factors[0].shape[0])
+
+    def to_dense(self) -> Tensor:
+        """The product, formed."""
+        return kronecker_dense(self.factors)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """(B ⊗ C) x = vec(B X Cᵀ)."""
+        return kronecker_linear(x, self.factors)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """A row of a product is the product of rows."""
+        return kronecker_rows(self.factors, index)
+
+    def cost(self, storage: Storage = FLOAT32) -> Cost:
+        """As the description says: nothing depends on the entries."""
+        return self.structure.cost(self.shape, storage)

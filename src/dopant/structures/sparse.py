@@ -1,0 +1,167 @@
+"""A matrix of which few entries are not zero: the product of pruning, and the overlay of doping.
+
+Two forms of one thing. `SparseWeight` is the stored form: values and their positions. `MaskedWeight` is the form that
+is trained: a full matrix under a mask, so that entries can be chosen while training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dopant.cost import FLOAT32, Cost, Storage, expected_index_bytes, sparse_value_bytes
+from dopant.errors import InputError
+from dopant.ops.gaps import index_bytes
+from dopant.ops.sparse import sparse_linear, top_k_mask
+from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register, uniform
+
+
+@register
+@dataclass(frozen=True)
+class Sparse(Structure):
+    """Exactly `nonzeros` entries are kept."""
+
+    nonzeros: int
+    kind: ClassVar[str] = "sparse"
+
+    def __post_init__(self) -> None:
+        if self.nonzeros < 0:
+            raise InputError(f"a sparse matrix needs 0 or more non-zeros, got {self.nonzeros}")
+
+    def check(self, shape: Shape) -> None:
+        """There cannot be more non-zeros than entries."""
+        if self.nonzeros > shape[0] * shape[1]:
+            raise InputError(
+                f"{self.nonzeros} non-zeros do not fit into a matrix {shape[0]}×{shape[1]}; "
+                f"it has {shape[0] * shape[1]} entries"
+            )
+
+    def cost(self, shape: Shape, storage: Storage = FLOAT32) -> Cost:
+        """Values, and the indices that a random pattern is expected to take."""
+        stored = sparse_value_bytes(shape[0], self.nonzeros, storage)
+        stored += expected_index_bytes(shape[0] * shape[1], self.nonzeros, storage)
+        return Cost(self.nonzeros, self.nonzeros, stored)
+
+    def new(
+        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
+    ) -> SparseWeight:
+        """Random places; values so large that W, zeros counted, has the standard deviation asked for."""
+        self.check(shape)
+        entries = shape[0] * shape[1]
+        positions = torch.randperm(entries, generator=generator)[: self.nonzeros].sort().values
+        target = linear_std(shape) if std is None else std
+        scale = (entries / max(1, self.nonzeros)) ** 0.5
+        return SparseWeight(
+            shape, uniform(self.nonzeros, std=target * scale, generator=generator), positions
+        )
+
+    def fit(self, matrix: Tensor) -> SparseWeight:
+        """The largest entries."""
+        self.check((matrix.shape[0], matrix.shape[1]))
+        matrix = matrix.detach()
+        return MaskedWeight(matrix, top_k_mask(matrix.abs(), self.nonzeros)).compact()
+
+
+class SparseWeight(StructuredWeight):
+    """The stored form: parameter `values` (nonzeros,), buffer `positions` (nonzeros,), int64, row-major, rising."""
+
+    positions: Tensor
+
+    def __init__(self, shape: Shape, values: Tensor, positions: Tensor) -> None:
+        super().__init__(shape)
+        self.values = nn.Parameter(values)
+        self.register_buffer("positions", positions)
+
+    @property
+    def structure(self) -> Sparse:
+        """Sparse with as many non-zeros as there are values."""
+        return Sparse(self.values.numel())
+
+    @property
+    def row_index(self) -> Tensor:
+        """The row of each value, int64."""
+        return self.positions // self.shape[1]
+
+    @property
+    def column_index(self) -> Tensor:
+        """The column of each value, int64."""
+        return self.positions % self.shape[1]
+
+    def to_dense(self) -> Tensor:
+        """Zeros with the values put in their places."""
+        flat = self.values.new_zeros(self.shape[0] * self.shape[1])
+        return flat.index_put((self.positions,), self.values).view(self.shape)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """A sparse product."""
+        return sparse_linear(x, self.values, self.row_index, self.column_index, self.shape[0])
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Only the asked rows are filled in."""
+        flat = index.reshape(-1)
+        first = torch.searchsorted(self.positions, flat * self.shape[1])
+        counts = torch.searchsorted(self.positions, (flat + 1) * self.shape[1]) - first
+        target = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), counts)
+        within = torch.arange(len(target), device=flat.device) - (counts.cumsum(0) - counts)[target]
+        source = first[target] + within
+        out = self.values.new_zeros(len(flat), self.shape[1])
+        out = out.index_put((target, self.column_index[source]), self.values[source])
+        return out.view(*index.shape, self.shape[1])
+
+    def cost(self, storage: Storage = FLOAT32) -> Cost:
+        """With the bytes that this very pattern takes."""
+        count = self.values.numel()
+        stored = sparse_value_bytes(self.shape[0], count, storage)
+        stored += index_bytes(self.positions, self.shape[0] * self.shape[1], storage.indices)
+        return Cost(count, count, stored)
+
+
+class MaskedWeight(StructuredWeight):
+    """The training form: parameter `matrix` (out, in) under the boolean buffer `mask`.
+
+    Entries under a false mask count as zero and get no gradient, whatever they hold.
+    """
+
+    mask: Tensor
+
+    def __init__(self, matrix: Tensor, mask: Tensor) -> None:
+        super().__init__((matrix.shape[0], matrix.shape[1]))
+        self.matrix = nn.Parameter(matrix)
+        self.register_buffer("mask", mask)
+
+    @classmethod
+    def from_sparse(cls, weight: SparseWeight) -> MaskedWeight:
+        """The same weight, opened for training."""
+        mask = torch.zeros(weight.shape, dtype=torch.bool, device=weight.positions.device)
+        mask.view(-1)[weight.positions] = True
+        return cls(weight.to_dense().detach(), mask)
+
+    def compact(self) -> SparseWeight:
+        """The stored form: exactly the entries under the mask, zero or not."""
+        positions = self.mask.reshape(-1).nonzero().squeeze(1)
+        return SparseWeight(self.shape, self.matrix.detach().reshape(-1)[positions].clone(), positions)
+
+    @property
+    def structure(self) -> Sparse:
+        """Sparse with as many non-zeros as the mask lets through."""
+        return Sparse(int(self.mask.sum()))
+
+    def to_dense(self) -> Tensor:
+        """The matrix where the mask is true, else zero."""
+        return self.matrix * self.mask
+
+    def linear(self, x: Tensor) -> Tensor:
+        """A dense product: in training the matrix is held anyway."""
+        return F.linear(x, self.to_dense())
+
+    def rows(self, index: Tensor) -> Tensor:
+        """A look-up under the mask."""
+        return F.embedding(index, self.matrix) * F.embedding(index, self.mask)
+
+    def cost(self, storage: Storage = FLOAT32) -> Cost:
+        """That of the stored form."""
+        return self.compact().cost(storage)

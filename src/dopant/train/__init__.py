@@ -1,0 +1,1 @@
+"""Training: schedules, seams and one loop."""

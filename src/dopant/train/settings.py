@@ -1,0 +1,95 @@
+"""How a model is trained, as data. Recipes nest these; nothing else decides anything."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Sparsify(_Settings):
+    """From dense to sparse while training: the cubic schedule of Zhu & Gupta (arXiv 1710.01878).
+
+    `begin` and `end` are fractions of all training steps; between two prunings lie `every` steps. Afterwards the
+    mask is frozen.
+    """
+
+    begin: float = Field(0.1, ge=0.0, le=1.0)
+    end: float = Field(0.5, ge=0.0, le=1.0)
+    every: int = Field(20, ge=1)
+    initial_sparsity: float = Field(0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Sparsify:
+        if self.end < self.begin:
+            raise ValueError(f"end {self.end} lies before begin {self.begin}; it must be at or after it")
+        return self
+
+
+class CoMatrixDropout(_Settings):
+    """Co-matrix dropout regularisation (arXiv 2001.08896): rows of the summands of W are dropped while training.
+
+    Args:
+        rate: probability that an output row of a path is dropped.
+        path: which summands draw masks: `both` (independent masks), `structure`, `overlay`, or `whole` (all rows
+            of one path at once). A weight with one summand (pruning) is treated as an overlay.
+        scaling: `inverted` divides what stays by 1 - rate, `none` leaves it.
+        sharing: one mask for a training `step`, for each `sequence` of the batch, or for every `element`
+            (sequence and time step). The last two keep the paths apart in the recurrence and train slower.
+        begin, end: fractions of training between which it acts.
+    """
+
+    rate: float = Field(0.0, ge=0.0, lt=1.0)
+    path: Literal["both", "structure", "overlay", "whole"] = "both"
+    scaling: Literal["inverted", "none"] = "inverted"
+    sharing: Literal["step", "sequence", "element"] = "step"
+    begin: float = Field(0.0, ge=0.0, le=1.0)
+    end: float = Field(1.0, ge=0.0, le=1.0)
+
+
+class Distillation(_Settings):
+    """A dense teacher's distribution as a second target (Hinton et al. 2015, arXiv 1503.02531).
+
+    The loss is (1 - weight) times the likelihood of the text plus weight times temperature² times the
+    Kullback-Leibler divergence from the teacher, both softened by `temperature`.
+    """
+
+    weight: float = Field(0.0, ge=0.0, le=1.0)
+    temperature: float = Field(1.0, gt=0.0)
+
+
+class TrainSettings(_Settings):
+    """One training run: plain SGD on the loss summed over the unroll, as Zaremba et al. (arXiv 1409.2329).
+
+    Args:
+        epochs, batch, unroll: passes, parallel streams of text, steps of truncated back-propagation.
+        learning_rate, constant_epochs, decay: full rate for the first epochs, then times `decay` an epoch.
+        clip: bound of the global gradient norm of the summed loss; 0 switches it off.
+        factor_learning_rate: multiplier for the factors of a doped weight's structure.
+        structure_learning_rate: multiplier for every other structured factor (low rank, Kronecker alone).
+        overlay_start: scale of the overlay's random start against a dense weight's, when doped.
+        contraction: `dense` forms W once a step and uses torch's fused LSTM, `factored` never forms it.
+        trace_every: steps between two looks at the paths' sizes (0: once an epoch).
+        checkpoint_every: steps between checkpoints (0: at the end of an epoch only).
+    """
+
+    epochs: int = Field(13, ge=1)
+    batch: int = Field(20, ge=1)
+    unroll: int = Field(20, ge=1)
+    learning_rate: float = Field(1.0, gt=0.0)
+    constant_epochs: float = Field(4.0, ge=0.0)
+    decay: float = Field(0.5, gt=0.0, le=1.0)
+    clip: float = Field(5.0, ge=0.0)
+    factor_learning_rate: float = Field(0.3, ge=0.0)
+    structure_learning_rate: float = Field(1.0, ge=0.0)
+    overlay_start: float = Field(0.1, ge=0.0)
+    sparsify: Sparsify = Sparsify()
+    co_matrix_dropout: CoMatrixDropout = CoMatrixDropout()
+    distillation: Distillation = Distillation()
+    contraction: Literal["dense", "factored"] = "dense"
+    trace_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(200, ge=0)
