@@ -108,9 +108,7 @@ def linear_std(shape: Shape) -> float:
     return float((3.0 * max(1, shape[1])) ** -0.5)
 
 
-def uniform(
-    *size: int, std: float, generator: torch.Generator | None = None, **options: Any
-) -> Tensor:
+def uniform(*size: int, std: float, generator: torch.Generator | None = None, **options: Any) -> Tensor:
     """A uniform tensor of mean zero and the given standard deviation."""
     bound = std * 3.0**0.5
     return torch.empty(*size, **options).uniform_(-bound, bound, generator=generator)

@@ -55,9 +55,7 @@ class Sparse(Structure):
         positions = torch.randperm(entries, generator=generator)[: self.nonzeros].sort().values
         target = linear_std(shape) if std is None else std
         scale = (entries / max(1, self.nonzeros)) ** 0.5
-        return SparseWeight(
-            shape, uniform(self.nonzeros, std=target * scale, generator=generator), positions
-        )
+        return SparseWeight(shape, uniform(self.nonzeros, std=target * scale, generator=generator), positions)
 
     def fit(self, matrix: Tensor) -> SparseWeight:
         """The largest entries."""

@@ -1,0 +1,104 @@
+"""Doping: any structure plus an extremely sparse overlay, W = base + S (arXiv 2001.08896, 2102.07071)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dopant.cost import FLOAT32, Cost, Storage
+from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register
+from dopant.structures.sparse import MaskedWeight, Sparse, SparseWeight
+
+_MAX_ROUNDS = 50
+_CONVERGED = 1e-3  # relative gain in squared error under which alternation stops
+
+
+@register
+@dataclass(frozen=True)
+class Doped(Structure):
+    """A structured `base` with a sparse `overlay`."""
+
+    base: Structure
+    overlay: Sparse
+    kind: ClassVar[str] = "doped"
+
+    def check(self, shape: Shape) -> None:
+        """Both parts must be able to keep the shape."""
+        self.base.check(shape)
+        self.overlay.check(shape)
+
+    def cost(self, shape: Shape, storage: Storage = FLOAT32) -> Cost:
+        """The sum of both."""
+        return self.base.cost(shape, storage) + self.overlay.cost(shape, storage)
+
+    def new(
+        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
+    ) -> DopedWeight:
+        """Half of the variance each."""
+        self.check(shape)
+        half = (linear_std(shape) if std is None else std) * 0.5**0.5
+        base = self.base.new(shape, std=half, generator=generator)
+        return DopedWeight(base, self.overlay.new(shape, std=half, generator=generator))
+
+    def fit(self, matrix: Tensor) -> DopedWeight:
+        """Base and overlay in turn, each nearest to what the other leaves, until it gains no more.
+
+        Fitting once is not enough: what the overlay takes away changes the nearest base. Each turn is optimal for
+        its part, so the error never rises.
+        """
+        matrix = matrix.detach()
+        self.check((matrix.shape[0], matrix.shape[1]))
+        overlay: SparseWeight | None = None
+        last = float("inf")
+        for _ in range(_MAX_ROUNDS):
+            rest = matrix if overlay is None else matrix - overlay.to_dense().detach()
+            candidate = self.base.fit(rest)
+            rest = matrix - candidate.to_dense().detach()
+            sparse = self.overlay.fit(rest)
+            error = float((rest - sparse.to_dense().detach()).square().sum())
+            if overlay is None or error <= last:
+                base, overlay = candidate, sparse
+            if not error < last * (1 - _CONVERGED):
+                break
+            last = error
+        return DopedWeight(base, overlay)
+
+
+class DopedWeight(StructuredWeight):
+    """Children `base` and `overlay` (stored or training form)."""
+
+    base: StructuredWeight
+    overlay: SparseWeight | MaskedWeight
+
+    def __init__(self, base: StructuredWeight, overlay: SparseWeight | MaskedWeight) -> None:
+        super().__init__(base.shape)
+        self.base = base
+        self.overlay = overlay
+
+    @property
+    def structure(self) -> Doped:
+        """The structures of both."""
+        return Doped(self.base.structure, self.overlay.structure)
+
+    def paths(self) -> tuple[StructuredWeight, ...]:
+        """(structure, overlay): what co-matrix dropout keeps from co-adapting."""
+        return (self.base, self.overlay)
+
+    def to_dense(self) -> Tensor:
+        """The sum, formed."""
+        return self.base.to_dense() + self.overlay.to_dense()
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The sum of both products."""
+        return self.base.linear(x) + self.overlay.linear(x)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The sum of both rows."""
+        return self.base.rows(index) + self.overlay.rows(index)
+
+    def cost(self, storage: Storage = FLOAT32) -> Cost:
+        """The sum of both."""
+        return self.base.cost(storage) + self.overlay.cost(storage)
