@@ -1,0 +1,1 @@
+"""Operations on plain tensors; nothing here knows a class of this library."""

@@ -1,0 +1,162 @@
+"""Sparse matrices given by their non-zeros: the product with vectors, the choice of the largest entries."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dopant.errors import InputError
+
+_GATHER_ELEMENTS = 1 << 24  # the largest temporary of the plain-gather path
+
+
+def top_k_mask(scores: Tensor, k: int) -> Tensor:
+    """Where the `k` largest scores are: a bool mask of the shape of `scores` with exactly `k` True.
+
+    Equal scores go by position, the lower first; NaN counts as the smallest.
+
+    Args:
+        scores: of any shape and real dtype.
+        k: 0 ... the number of scores.
+
+    Raises:
+        InputError: `k` is out of its range.
+    """
+    total = scores.numel()
+    if not 0 <= k <= total:
+        raise InputError(f"cannot choose {k} of {total} entries; give a count from 0 to {total}")
+    if k in (0, total):
+        return torch.full(scores.shape, k > 0, dtype=torch.bool, device=scores.device)
+    flat = scores.detach().reshape(-1)
+    if flat.dtype in (torch.bfloat16, torch.float16, torch.bool):
+        flat = flat.float()
+    if flat.is_floating_point():
+        flat = flat.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    threshold: Any
+    if flat.device.type == "cpu":  # several times faster than torch's kthvalue
+        threshold = np.partition(flat.numpy(), total - k)[total - k].item()
+    else:
+        threshold = flat.kthvalue(total - k + 1).values
+    mask: Tensor = flat > threshold
+    ties = (flat == threshold).nonzero().squeeze(1)
+    mask[ties[: k - int(mask.sum())]] = True
+    return mask.view(scores.shape)
+
+
+def sparse_linear(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:
+    """The product with the sparse W[rows[i], columns[i]] = values[i], x (..., in) -> (..., out_features).
+
+    Differentiable, twice if need be, in `x` and `values`; W is never formed. Fastest if `rows` is sorted.
+    float16 and bfloat16 are computed in float32 and rounded once.
+
+    Args:
+        x: (..., in), floating.
+        values: (nnz,), floating; nnz may be zero.
+        rows, columns: (nnz,) int64, within the matrix.
+        out_features: number of rows of W.
+    """
+    dtype = torch.promote_types(x.dtype, values.dtype)
+    work = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    flat = x.reshape(-1, x.shape[-1]).to(work)
+    product: Tensor = _Product.apply(flat, values.to(work), rows, columns, out_features)  # type: ignore[no-untyped-call]
+    return product.to(dtype).reshape(*x.shape[:-1], out_features)
+
+
+class _Product(torch.autograd.Function):
+    """x (N, in) -> x Wᵀ (N, out)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, values, rows, columns)
+        return _multiply(x, values, rows, columns, out_features)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, values, rows, columns = ctx.saved_tensors
+        (grad,) = grads
+        grad_x = grad_values = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _Product.apply(grad, values, columns, rows, x.shape[1])  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            grad_values = _Sampled.apply(grad, x, rows, columns)  # type: ignore[no-untyped-call]
+        return grad_x, grad_values, None, None, None
+
+
+class _Sampled(torch.autograd.Function):
+    """g (N, out), x (N, in) -> the entries (rows, columns) of gᵀ x."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(g, x, rows, columns)
+        return _sample(g, x, rows, columns)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        g, x, rows, columns = ctx.saved_tensors
+        (grad,) = grads
+        grad_g = grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_g = _Product.apply(x, grad, rows, columns, g.shape[1])  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[1]:
+            grad_x = _Product.apply(g, grad, columns, rows, x.shape[1])  # type: ignore[no-untyped-call]
+        return grad_g, grad_x, None, None
+
+
+def _multiply(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:
+    if values.numel() == 0 or x.numel() == 0:
+        return x.new_zeros(x.shape[0], out_features)
+    if not _has_csr(x):
+        output = x.new_zeros(x.shape[0], out_features)
+        step = max(1, _GATHER_ELEMENTS // values.numel())
+        for at in range(0, x.shape[0], step):
+            part = x[at : at + step].index_select(1, columns) * values
+            output[at : at + step].index_add_(1, rows, part)
+        return output
+    matrix = _csr(values, rows, columns, (out_features, x.shape[1]))[0]
+    return (matrix @ x.mT).mT
+
+
+def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    if rows.numel() == 0 or g.shape[0] == 0:
+        return x.new_zeros(rows.numel())
+    if not _has_csr(x):
+        total = x.new_zeros(rows.numel())
+        step = max(1, _GATHER_ELEMENTS // rows.numel())
+        for at in range(0, x.shape[0], step):
+            left, right = g[at : at + step], x[at : at + step]
+            total += (left.index_select(1, rows) * right.index_select(1, columns)).sum(0)
+        return total
+    pattern, order = _csr(x.new_zeros(rows.numel()), rows, columns, (g.shape[1], x.shape[1]))
+    sampled = torch.sparse.sampled_addmm(pattern, g.mT, x, beta=0.0).values()
+    return sampled if order is None else torch.empty_like(sampled).index_copy_(0, order, sampled)
+
+
+def _has_csr(x: Tensor) -> bool:
+    """Whether torch multiplies CSR matrices here: always on CUDA, on the CPU only where built with MKL."""
+    return x.device.type == "cuda" or (x.device.type == "cpu" and _mkl())
+
+
+def _mkl() -> bool:
+    return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
+def _csr(
+    values: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
+    """The matrix in CSR form, and the order the non-zeros had to be brought into (None: they came sorted)."""
+    order = None
+    if not bool((rows[1:] >= rows[:-1]).all()):
+        order = torch.argsort(rows, stable=True)
+        values, rows, columns = values[order], rows[order], columns[order]
+    starts = rows.new_zeros(size[0] + 1)
+    starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(CSR|csr).*")  # torch calls its CSR support beta
+        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False), order
