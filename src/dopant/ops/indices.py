@@ -20,14 +20,16 @@ def index_bytes(positions: Tensor | Positions, total: int, indices: Indices) -> 
     Raises:
         ValueError: the positions do not increase or reach `total`.
     """
+    size = gaps_bytes(positions) if indices == "gaps" else rice_bytes(positions)
     _check(positions, total)
-    return gaps_bytes(positions) if indices == "gaps" else rice_bytes(positions)
+    return size
 
 
 def encode_indices(positions: Tensor | Positions, total: int, indices: Indices) -> Codes:
     """Positions -> (bytes,) uint8 in the named code. Arguments and errors as for `index_bytes`."""
+    codes = encode_gaps(positions) if indices == "gaps" else encode_rice(positions)
     _check(positions, total)
-    return encode_gaps(positions) if indices == "gaps" else encode_rice(positions)
+    return codes
 
 
 def decode_indices(codes: Codes, nonzeros: int, total: int, indices: Indices) -> Positions:

@@ -80,7 +80,7 @@ def decode_rice(codes: Codes, nonzeros: int, total: int) -> Positions:
     gaps = quotients << k
     for bit, column in enumerate(bits[: nonzeros * k].reshape(nonzeros, k).T):
         gaps |= column.astype(np.int64) << (k - 1 - bit)
-    if float(gaps.sum(dtype=np.float64)) > 2.0 * total + 2:  # before the running sum, which could overflow
+    if float(gaps.sum(dtype=np.float64)) > 1.5 * total + 2:  # before the running sum, which could overflow
         raise ValueError(f"the Rice codes pass the end of a matrix with {total} places")
     positions = np.cumsum(gaps + 1) - 1
     if int(positions[-1]) >= total:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(-9, 6), st.integers(1, 7), st.integers(1, 9))
+def test_every_value_is_within_half_a_step(seed: int, power: int, rows: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(rows, columns, generator=generator) * 10.0**power
+    codes, scales = quantise_rows(matrix)
+    assert codes.dtype == torch.int8
+    assert scales.dtype == torch.float16
+    assert codes.abs().max() <= 127
+    error = (dequantise_rows(codes, scales) - matrix).abs()
+    # Half a step; at the ends of the range the scale's own rounding adds 127 * 2^-12 of a step.
+    assert (error <= 0.532 * scales.float().unsqueeze(-1)).all()
+
+
+def test_a_value_that_is_a_level_is_kept_exactly() -> None:
+    scales = torch.tensor([0.5, 2.0**-24, 65504.0])
+    levels = torch.randint(-127, 128, (3, 50), generator=torch.Generator().manual_seed(0))
+    levels[:, 0] = 127
+    codes, found = quantise_rows(levels * scales[:, None])
+    assert torch.equal(found.float(), scales)
+    assert torch.equal(codes.long(), levels)
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-45, 1e-12, 2.0**-25, 3e-6, 9e-6, 1e-3, 1.0, 8.3e6])
+def test_scales_at_the_edges_of_float16(largest: float) -> None:
+    codes, scales = quantise_rows(torch.tensor([[largest, -largest]]))
+    assert torch.isfinite(scales).all()
+    assert codes.abs().max() <= 127
+    step = max(scales.item(), 2.0**-24)
+    assert abs(dequantise_rows(codes, scales)[0, 0].item() - largest) <= 0.532 * step
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 9e6])
+def test_what_does_not_fit_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match=r"int8"):
+        quantise_rows(torch.tensor([[1.0, bad]]))
+
+
+def test_entries_are_quantised_by_their_row() -> None:
+    matrix = torch.tensor([[0.0, 3.0, -1.0], [0.0, 0.0, 0.0], [0.02, 0.0, 0.01]])
+    rows = matrix.nonzero()[:, 0]
+    codes, scales = quantise_entries(matrix[matrix != 0], rows, 3)
+    of_rows, by_rows = quantise_rows(matrix)
+    assert torch.equal(codes, of_rows[matrix != 0])
+    assert torch.equal(scales, by_rows)
+    assert scales[1] == 0
+    expected = dequantise_rows(of_rows, by_rows)[matrix != 0]
+    assert torch.equal(dequantise_entries(codes, rows, scales), expected)
+
+
+def test_nothing_to_quantise() -> None:
+    codes, scales = quantise_entries(torch.zeros(0), torch.zeros(0, dtype=torch.int64), 4)
+    assert codes.shape == (0,)
+    assert torch.equal(scales, torch.zeros(4, dtype=torch.float16))
+
+
+def test_factors_with_terms_have_a_scale_for_each_row_of_each_term() -> None:
+    factor = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
+    codes, scales = quantise_rows(factor)
+    assert codes.shape == (3, 4, 5)
+    assert scales.shape == (3, 4)
