@@ -47,8 +47,8 @@ class StructuredWeight(nn.Module, ABC):
 
     Attributes:
         shape: (out, in).
-        row_masks: None, or one mask a path (see `paths`), each broadcastable to (..., out), that a training loop
-            has drawn for this step; layers in training honour it, `to_dense`, `linear` and `rows` never do.
+        row_masks: None, or one mask a path (see `paths`), each (out,), (batch, out) or (time, batch, out), that a
+            training loop has set for a while; layers honour it, `to_dense`, `linear` and `rows` never do.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -101,6 +101,12 @@ def register(structure: S) -> S:
     if KINDS.setdefault(structure.kind, structure) is not structure:
         raise InputError(f"structure kind {structure.kind!r} is taken by {KINDS[structure.kind].__name__}")
     return structure
+
+
+def check_whole(what: str, value: object, least: int) -> None:
+    """Raise InputError unless `value` is an int of at least `least`."""
+    if type(value) is not int or value < least:
+        raise InputError(f"{what} must be a whole number of {least} or more, got {value!r}")
 
 
 def linear_std(shape: Shape) -> float:

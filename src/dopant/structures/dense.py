@@ -28,13 +28,9 @@ class Dense(Structure):
         entries = shape[0] * shape[1]
         return Cost(entries, entries, matrix_bytes(*shape, storage))
 
-    def new(
-        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
-    ) -> DenseWeight:
+    def new(self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None) -> DenseWeight:
         """Uniform entries."""
-        return DenseWeight(
-            uniform(*shape, std=linear_std(shape) if std is None else std, generator=generator)
-        )
+        return DenseWeight(uniform(*shape, std=linear_std(shape) if std is None else std, generator=generator))
 
     def fit(self, matrix: Tensor) -> DenseWeight:
         """A copy of the matrix."""

@@ -43,9 +43,7 @@ def _structure_from(data: Any, depth: int) -> Structure:
         raise FileError(f"a structure must be an object with a 'kind', got {str(data)[:80]}")
     cls = KINDS.get(data["kind"])
     if cls is None:
-        raise KindError(
-            f"structure kind {data['kind'][:40]!r} is unknown; known are {', '.join(sorted(KINDS))}"
-        )
+        raise KindError(f"structure kind {data['kind'][:40]!r} is unknown; known are {', '.join(sorted(KINDS))}")
     names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     required = {f.name for f in fields(cls) if f.default is f.default_factory}  # type: ignore[arg-type]
     given = set(data) - {"kind"}
@@ -74,9 +72,7 @@ def _decode(value: Any, depth: int) -> Any:
         return _structure_from(value, depth + 1)
     if isinstance(value, list):
         if depth > _MAX_DEPTH:
-            raise FileError(
-                f"a structure is nested more than {_MAX_DEPTH} deep; no structure of ours needs that"
-            )
+            raise FileError(f"a structure is nested more than {_MAX_DEPTH} deep; no structure of ours needs that")
         return tuple(_decode(item, depth + 1) for item in value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_INT:
         raise FileError(f"a structure's numbers must be whole and below 2^48, got {str(value)[:40]}")

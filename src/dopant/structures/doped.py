@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dopant.cost import FLOAT32, Cost, Storage
+from dopant.errors import InputError
 from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register
 from dopant.structures.sparse import MaskedWeight, Sparse, SparseWeight
 
@@ -25,6 +26,12 @@ class Doped(Structure):
     overlay: Sparse
     kind: ClassVar[str] = "doped"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Structure) or not isinstance(self.overlay, Sparse):
+            raise InputError(
+                f"a doped weight needs a structure and a sparse overlay, got {self.base!r} and {self.overlay!r}"
+            )
+
     def check(self, shape: Shape) -> None:
         """Both parts must be able to keep the shape."""
         self.base.check(shape)
@@ -34,9 +41,7 @@ class Doped(Structure):
         """The sum of both."""
         return self.base.cost(shape, storage) + self.overlay.cost(shape, storage)
 
-    def new(
-        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
-    ) -> DopedWeight:
+    def new(self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None) -> DopedWeight:
         """Half of the variance each."""
         self.check(shape)
         half = (linear_std(shape) if std is None else std) * 0.5**0.5

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Cost, Storage, matrix_bytes
 from dopant.errors import InputError
 from dopant.ops.kronecker import kronecker_dense, kronecker_linear, kronecker_rows, nearest_kronecker
-from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register, uniform
+from dopant.structures.base import (
+    Shape,
+    Structure,
+    StructuredWeight,
+    check_whole,
+    linear_std,
+    register,
+    uniform,
+)
 
 
 @register
@@ -26,12 +34,14 @@ class Kronecker(Structure):
     kind: ClassVar[str] = "kronecker"
 
     def __post_init__(self) -> None:
-        if len(self.shapes) < 2 or any(len(s) != 2 or min(s) < 1 for s in self.shapes):
-            raise InputError(
-                f"a Kronecker product needs two or more factor shapes (rows, columns), got {self.shapes}"
-            )
-        if self.terms < 1:
-            raise InputError(f"a Kronecker product needs 1 term or more, got {self.terms}")
+        if not isinstance(self.shapes, tuple) or len(self.shapes) < 2:
+            raise InputError(f"a Kronecker product needs two or more factor shapes, got {self.shapes!r}")
+        for factor in self.shapes:
+            if not isinstance(factor, tuple) or len(factor) != 2:
+                raise InputError(f"a factor's shape is (rows, columns), got {factor!r}")
+            for size in factor:
+                check_whole("a side of a Kronecker factor", size, 1)
+        check_whole("the terms of a sum of Kronecker products", self.terms, 1)
 
     def check(self, shape: Shape) -> None:
         """The factors' rows and columns must multiply to the weight's."""
@@ -63,9 +73,7 @@ class Kronecker(Structure):
         self.check(shape)
         target = linear_std(shape) if std is None else std
         factor_std = (target / self.terms**0.5) ** (1 / len(self.shapes))
-        return KroneckerWeight(
-            [uniform(self.terms, a, b, std=factor_std, generator=generator) for a, b in self.shapes]
-        )
+        return KroneckerWeight([uniform(self.terms, a, b, std=factor_std, generator=generator) for a, b in self.shapes])
 
     def fit(self, matrix: Tensor) -> KroneckerWeight:
         """The nearest sum of Kronecker products (Van Loan & Pitsianis 1993)."""

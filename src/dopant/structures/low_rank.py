@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Cost, Storage, matrix_bytes
 from dopant.errors import InputError
 from dopant.ops.low_rank import nearest_low_rank
-from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register, uniform
+from dopant.structures.base import (
+    Shape,
+    Structure,
+    StructuredWeight,
+    check_whole,
+    linear_std,
+    register,
+    uniform,
+)
 
 
 @register
@@ -24,8 +32,7 @@ class LowRank(Structure):
     kind: ClassVar[str] = "low_rank"
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"low rank needs a rank of 1 or more, got {self.rank}")
+        check_whole("the rank of a low-rank matrix", self.rank, 1)
 
     def check(self, shape: Shape) -> None:
         """The rank must not exceed the smaller side."""
@@ -41,9 +48,7 @@ class LowRank(Structure):
         stored = matrix_bytes(shape[0], self.rank, storage) + matrix_bytes(self.rank, shape[1], storage)
         return Cost(parameters, parameters, stored)
 
-    def new(
-        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
-    ) -> LowRankWeight:
+    def new(self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None) -> LowRankWeight:
         """Both factors uniform and of one scale: var(W) = rank · var(left) · var(right)."""
         self.check(shape)
         target = linear_std(shape) if std is None else std

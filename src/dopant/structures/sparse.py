@@ -15,9 +15,17 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage, expected_index_bytes, sparse_value_bytes
 from dopant.errors import InputError
-from dopant.ops.gaps import index_bytes
+from dopant.ops.indices import index_bytes
 from dopant.ops.sparse import sparse_linear, top_k_mask
-from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register, uniform
+from dopant.structures.base import (
+    Shape,
+    Structure,
+    StructuredWeight,
+    check_whole,
+    linear_std,
+    register,
+    uniform,
+)
 
 
 @register
@@ -29,8 +37,7 @@ class Sparse(Structure):
     kind: ClassVar[str] = "sparse"
 
     def __post_init__(self) -> None:
-        if self.nonzeros < 0:
-            raise InputError(f"a sparse matrix needs 0 or more non-zeros, got {self.nonzeros}")
+        check_whole("the non-zeros of a sparse matrix", self.nonzeros, 0)
 
     def check(self, shape: Shape) -> None:
         """There cannot be more non-zeros than entries."""
@@ -46,9 +53,7 @@ class Sparse(Structure):
         stored += expected_index_bytes(shape[0] * shape[1], self.nonzeros, storage)
         return Cost(self.nonzeros, self.nonzeros, stored)
 
-    def new(
-        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
-    ) -> SparseWeight:
+    def new(self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None) -> SparseWeight:
         """Random places; values so large that W, zeros counted, has the standard deviation asked for."""
         self.check(shape)
         entries = shape[0] * shape[1]

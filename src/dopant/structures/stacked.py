@@ -24,10 +24,11 @@ class Stacked(Structure):
     kind: ClassVar[str] = "stacked"
 
     def __post_init__(self) -> None:
+        if not all(isinstance(part, Structure) for part in self.parts):
+            raise InputError(f"the parts of a stack must be structures, got {self.parts!r}")
         if not self.parts or len(self.parts) != len(self.rows) or min(self.rows) < 1:
             raise InputError(
-                f"a stack needs one positive number of rows a part, got {len(self.parts)} parts "
-                f"and rows {self.rows}"
+                f"a stack needs one positive number of rows a part, got {len(self.parts)} parts and rows {self.rows}"
             )
 
     def check(self, shape: Shape) -> None:
@@ -45,9 +46,7 @@ class Stacked(Structure):
         parts = zip(self.parts, self.rows, strict=True)
         return sum((part.cost((rows, shape[1]), storage) for part, rows in parts), Cost())
 
-    def new(
-        self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None
-    ) -> StackedWeight:
+    def new(self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None) -> StackedWeight:
         """Every part with the same standard deviation."""
         self.check(shape)
         std = linear_std(shape) if std is None else std

@@ -1,0 +1,50 @@
+"""torch.nn.Embedding with a structured weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dopant.structures import Dense, StructuredWeight
+
+
+class Embedding(nn.Module):
+    """Rows of W by index.
+
+    Args:
+        num_embeddings, embedding_dim: rows and columns of W.
+        padding_idx: an index whose row passes no gradient on, as in torch.nn.Embedding.
+        weight: a structured weight of shape (num_embeddings, embedding_dim); by default new, dense and normal.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        weight: StructuredWeight | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = padding_idx + num_embeddings if padding_idx is not None and padding_idx < 0 else padding_idx
+        if weight is None:
+            matrix = torch.randn(num_embeddings, embedding_dim)
+            if self.padding_idx is not None:
+                matrix[self.padding_idx] = 0.0
+            weight = Dense().fit(matrix)
+        self.weight = weight
+
+    def forward(self, index: Tensor) -> Tensor:
+        """index (...) of integers -> (..., embedding_dim)."""
+        rows = self.weight.rows(index)
+        if self.padding_idx is not None and self.training:
+            rows = torch.where((index == self.padding_idx).unsqueeze(-1), rows.detach(), rows)
+        return rows
+
+    def extra_repr(self) -> str:
+        """As torch.nn.Embedding says it."""
+        return f"{self.num_embeddings}, {self.embedding_dim}" + (
+            "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        )

@@ -1,0 +1,54 @@
+"""Products with a weight whose paths may be under row masks, as co-matrix dropout draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dopant.structures import StructuredWeight
+
+Product = tuple[Callable[[Tensor], Tensor], Tensor | None]
+"""x -> y, and the mask of y (broadcastable to it) or None."""
+
+
+def products(weight: StructuredWeight, *, formed: bool = False) -> list[Product]:
+    """The products whose sum is W x: one, or one a path where masks are set.
+
+    Args:
+        formed: form the matrices first, for products that are repeated many times.
+    """
+    parts = [(weight, None)] if weight.row_masks is None else None
+    chosen = parts or list(zip(weight.paths(), weight.row_masks or (), strict=True))
+    return [(partial(F.linear, weight=w.to_dense()) if formed else w.linear, mask) for w, mask in chosen]
+
+
+def summed(parts: list[Product], x: Tensor, time: int | None = None) -> Tensor:
+    """The masked products of x, added up; `time` picks the step of masks (time, batch, out)."""
+    total: Tensor | None = None
+    for product, mask in parts:
+        y = product(x)
+        if mask is not None:
+            y = y * (mask[time] if time is not None and mask.dim() == 3 else mask)
+        total = y if total is None else total + y
+    assert total is not None  # a weight has one path at least
+    return total
+
+
+def masks_are_by_row(weight: StructuredWeight) -> bool:
+    """Whether the masks, if any, are one value a row, so that they can be multiplied into W."""
+    return weight.row_masks is None or all(mask.dim() == 1 for mask in weight.row_masks)
+
+
+def masked_dense(weight: StructuredWeight) -> Tensor:
+    """W formed, with the rows of its paths under their masks."""
+    if weight.row_masks is None:
+        return weight.to_dense()
+    total: Tensor | None = None
+    for path, mask in zip(weight.paths(), weight.row_masks, strict=True):
+        matrix = path.to_dense() * mask.unsqueeze(-1)
+        total = matrix if total is None else total + matrix
+    assert total is not None  # a weight has one path at least
+    return total
