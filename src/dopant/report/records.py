@@ -1,0 +1,255 @@
+"""What was run, where and from which code: the record that every measured number is kept with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from math import isfinite
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+import dopant
+from dopant.errors import InputError
+from dopant.report.writing import write_text
+
+UNKNOWN = "unknown"
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN and no infinity: both are written as null, like a number that was never measured."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value) if isfinite(value) else None
+    return value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+"""A measured number; None where there is none (not measured, NaN, infinite)."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Kept(BaseModel):
+    """The base of all that goes into a JSON file: unchangeable, and read back without surplus or missing keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, revalidate_instances="never")
+
+
+class Machine(Kept):
+    """The machine a number was measured on; no host name, no user, no path.
+
+    Args:
+        cpu: the processor's model name.
+        cores: logical cores this process may use.
+        memory_bytes: physical memory.
+        os: the operating system and its version.
+        threads: threads that torch computed with.
+        device: "cpu", or the accelerator's name.
+    """
+
+    cpu: str
+    cores: Count
+    memory_bytes: Count
+    os: str
+    threads: Count
+    device: str = "cpu"
+
+
+class Versions(Kept):
+    """The versions of what computed."""
+
+    dopant: str
+    python: str
+    torch: str
+    numpy: str
+
+
+class Record(Kept):
+    """What was run.
+
+    Args:
+        command: the command line, `dopant ...`, quoted for a shell.
+        commit: the git commit of dopant's checkout; "unknown" for an installed package.
+        dirty: the checkout had changes that are not in `commit`.
+        time: when the run began, UTC, ISO 8601.
+        seconds: how long it took, wall clock.
+    """
+
+    command: str
+    commit: str
+    dirty: bool
+    versions: Versions
+    machine: Machine
+    seed: int
+    time: str
+    seconds: Number = None
+
+
+def make_record(
+    arguments: Sequence[str],
+    *,
+    seed: int,
+    threads: int | None = None,
+    device: str = "cpu",
+    started: datetime | None = None,
+) -> Record:
+    """The record of a run that began at `started` (default: now) and ends now.
+
+    Args:
+        arguments: the command's arguments, without the program: ``["compare", "--corpus", "python-docs"]``.
+        threads: threads that torch computes with (default: asks torch).
+    """
+    now = datetime.now(UTC)
+    began = (started or now).astimezone(UTC)
+    commit, dirty = find_commit(Path(dopant.__file__).parent)
+    return Record(
+        command=shlex.join(["dopant", *arguments]),
+        commit=commit,
+        dirty=dirty,
+        versions=find_versions(),
+        machine=find_machine(threads, device),
+        seed=seed,
+        time=began.isoformat(timespec="seconds"),
+        seconds=round((now - began).total_seconds(), 3),
+    )
+
+
+def find_commit(folder: Path) -> tuple[str, bool]:
+    """The commit of the checkout that tracks the package in `folder`, and whether tracked files differ from it.
+
+    ("unknown", False) without git, outside a checkout, or when the package merely lies inside someone else's
+    (a virtual environment within another project).
+    """
+    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
+    commit = _git(folder, "rev-parse", "HEAD")
+    if tracked is None or commit is None:
+        return UNKNOWN, False
+    return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+
+
+def find_versions() -> Versions:
+    """The versions of python and of the packages, without importing them."""
+    return Versions(
+        dopant=dopant.__version__,
+        python=platform.python_version(),
+        torch=_installed("torch"),
+        numpy=_installed("numpy"),
+    )
+
+
+def find_machine(threads: int | None = None, device: str = "cpu") -> Machine:
+    """This machine; `threads` defaults to those torch uses."""
+    if threads is None:
+        import torch  # seconds to import, and only this line needs it
+
+        threads = torch.get_num_threads()
+    return Machine(cpu=_cpu(), cores=_cores(), memory_bytes=_memory_bytes(), os=_os(), threads=threads, device=device)
+
+
+K = TypeVar("K", bound=Kept)
+
+
+def write_kept(path: str | Path, kept: Kept) -> Path:
+    """Write as indented JSON, whole or not at all."""
+    return write_text(path, kept.model_dump_json(indent=1) + "\n")
+
+
+def read_kept(path: str | Path, kind: type[K]) -> K:
+    """Read what `write_kept` wrote.
+
+    Raises:
+        InputError: no such file, not JSON, or keys missing, left over or of the wrong type; all are named.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return kind.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        mistakes = [f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors()]
+        more = f"\n  and {len(mistakes) - 8} more" if len(mistakes) > 8 else ""
+        raise InputError(
+            f"{path} is not a {kind.__name__.lower()} of this version of dopant "
+            f"({dopant.__version__}); make it again with the command that wrote it:\n  "
+            + "\n  ".join(mistakes[:8])
+            + more
+        ) from error
+
+
+def write_record(path: str | Path, record: Record) -> Path:
+    """Write the record as JSON, whole or not at all."""
+    return write_kept(path, record)
+
+
+def read_record(path: str | Path) -> Record:
+    """Read a record strictly.
+
+    Raises:
+        InputError: the file cannot be read or is not a record.
+    """
+    return read_kept(path, Record)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _installed(package: str) -> str:
+    try:
+        return installed_version(package)
+    except PackageNotFoundError:
+        return UNKNOWN
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    except OSError:
+        pass
+    if sys.platform == "darwin":
+        try:
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return platform.processor() or platform.machine() or UNKNOWN
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _os() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.release()}"

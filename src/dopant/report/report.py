@@ -1,0 +1,184 @@
+"""What a comparison leaves: one row a method, and the protocol under which the rows may be compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dopant.report.records import Count, Kept, Number, Record, read_kept, write_kept
+
+
+class Tokens(Kept):
+    """Tokens of each split."""
+
+    train: Count
+    valid: Count
+    test: Count
+
+
+class Protocol(Record):
+    """All that has to be equal for two perplexities to be comparable.
+
+    Args:
+        model: the model's name, "tiny" ... "large", or the folder's.
+        corpus: the corpus's name.
+        checksum: SHA-256 of its text.
+        source: what else is known of the text: Python's version for "python-docs", file names.
+        tokenizer: "word", "character" or "huggingface".
+        unroll: time steps of one mini-batch.
+        state_carried: the LSTM's state goes from one mini-batch to the next.
+        valid_batch, test_batch: streams that the split is cut into for evaluation.
+        start: "new" (from scratch) or "fit" (from a trained dense model).
+        target: "25x" or "1.2MB".
+        count: "parameters" or "bytes"; what the target counts.
+        scope: "lstm", "model" or "re:PATTERN"; of which weights.
+        storage: how numbers are stored, as `str(Storage)`.
+    """
+
+    model: str
+    corpus: str
+    checksum: str
+    source: dict[str, str] = Field(default_factory=dict)
+    tokens: Tokens
+    vocabulary: Count
+    tokenizer: str = "word"
+    batch: Count
+    unroll: Count
+    state_carried: bool
+    valid_batch: Count
+    test_batch: Count
+    epochs: Count
+    optimiser: str
+    start: str = "new"
+    target: str
+    count: Literal["parameters", "bytes"]
+    scope: str
+    storage: str
+
+
+class CurvePoint(Kept):
+    """One epoch of training."""
+
+    epoch: Count
+    tokens: Count
+    train_perplexity: Number
+    valid_perplexity: Number
+
+
+class PathPoint(Kept):
+    """The two paths of the doped weights at one step of training.
+
+    Args:
+        structure_norm, overlay_norm: the size of each path's contribution.
+        density: non-zeros / entries of the overlay.
+        valid_perplexity: with both paths.
+        valid_without_structure, valid_without_overlay: with that path switched off.
+    """
+
+    step: Count
+    structure_norm: Number
+    overlay_norm: Number
+    density: Number
+    valid_perplexity: Number
+    valid_without_structure: Number
+    valid_without_overlay: Number
+
+
+class WeightLine(Kept):
+    """One weight as it is stored.
+
+    Args:
+        shape: (out, in).
+        structure: in words, such as "32×16 ⊗ 32×32 + 20,000 non-zeros".
+        parameters, nonzeros, macs, stored_bytes: as in `dopant.cost.Cost`; `nonzeros` those of the overlay.
+    """
+
+    name: str
+    shape: tuple[Count, Count]
+    structure: str
+    parameters: Count
+    nonzeros: Count = 0
+    macs: Count = 0
+    stored_bytes: Count
+
+
+class Row(Kept):
+    """One method.
+
+    Args:
+        method: its name on the command line.
+        label: its name for readers.
+        parameters, stored_bytes, nonzeros: of the weights in scope, as stored.
+        parameter_factor, byte_factor: dense over compressed, of the weights in scope; bytes against float32.
+        file_bytes: size of `model.safetensors`, the whole model.
+        model_parameters, model_bytes: of all tensors of the model.
+        perplexity_valid, perplexity_test: computed from the file alone.
+        loss_percent: by how much the test perplexity is above the dense row's; None for the dense row.
+        folder: the model's folder, relative to the report's.
+        note: a remark for readers, such as "diverged in epoch 3".
+    """
+
+    method: str
+    label: str
+    parameters: Count
+    parameter_factor: Number
+    stored_bytes: Count
+    byte_factor: Number
+    file_bytes: Count
+    model_parameters: Count
+    model_bytes: Count
+    nonzeros: Count = 0
+    perplexity_valid: Number
+    perplexity_test: Number
+    loss_percent: Number
+    train_seconds: Number
+    folder: str
+    note: str = ""
+    weights: tuple[WeightLine, ...] = ()
+    curves: tuple[CurvePoint, ...] = ()
+    paths: tuple[PathPoint, ...] = ()
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the row that the others are measured against."""
+        return self.method == "dense"
+
+
+class Report(Kept):
+    """A whole comparison; `report.json` is this and nothing else."""
+
+    version: Literal[1] = 1
+    protocol: Protocol
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+    @property
+    def dense(self) -> Row | None:
+        """The dense row, if there is one."""
+        return next((row for row in self.rows if row.dense), None)
+
+    @property
+    def best(self) -> Row | None:
+        """The compressed row with the smallest test perplexity."""
+        measured = [row for row in self.rows if not row.dense and row.perplexity_test is not None]
+        return min(measured, key=lambda row: row.perplexity_test or 0.0, default=None)
+
+
+def loss_percent(perplexity: float | None, dense: float | None) -> float | None:
+    """By how many per cent `perplexity` is above the dense model's; None if either is missing."""
+    return None if perplexity is None or not dense else 100.0 * (perplexity / dense - 1.0)
+
+
+def write_report(report: Report, path: str | Path) -> Path:
+    """Write the report as JSON, whole or not at all."""
+    return write_kept(path, report)
+
+
+def read_report(path: str | Path) -> Report:
+    """Read a report strictly.
+
+    Raises:
+        InputError: the file cannot be read or is not a report; all mistakes are named.
+    """
+    return read_kept(path, Report)

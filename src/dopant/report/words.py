@@ -1,0 +1,117 @@
+"""Numbers and results in words, the same on the terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from dopant.report.report import Protocol, Report, Row
+
+MISSING = "–"
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def count(number: int | None) -> str:
+    """``1,234,567``."""
+    return MISSING if number is None else f"{number:,}"
+
+
+def size(number: float | None) -> str:
+    """Bytes in decimal units, three digits: ``138 kB``, ``1.20 MB``."""
+    if number is None or not isfinite(number):
+        return MISSING
+    power = 0
+    while number >= 999.5 and power < len(_UNITS) - 1:
+        number /= 1000.0
+        power += 1
+    digits = 0 if power == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f} {_UNITS[power]}"
+
+
+def factor(number: float | None) -> str:
+    """Dense over compressed: ``25.0×``."""
+    if number is None or not isfinite(number):
+        return MISSING
+    return f"{number:,.{0 if number >= 999.5 else 1 if number >= 9.95 else 2}f}×"
+
+
+def perplexity(number: float | None, digits: int = 2) -> str:
+    """``83.21``; whole numbers from a thousand on, powers of ten from a million on."""
+    if number is None or not isfinite(number):
+        return MISSING
+    if number >= 1e6:
+        return f"{number:.1e}"
+    return f"{number:,.{0 if number >= 1000 else digits}f}"
+
+
+def percent(number: float | None) -> str:
+    """A difference with its sign: ``+1.4 %``."""
+    if number is None or not isfinite(number):
+        return MISSING
+    shown = f"{abs(number):,.{0 if abs(number) >= 99.95 else 1}f}"
+    sign = "±" if float(shown.replace(",", "")) == 0 else "+" if number > 0 else "−"
+    return f"{sign}{shown} %"
+
+
+def duration(seconds: float | None) -> str:
+    """``41 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    if seconds is None or not isfinite(seconds):
+        return MISSING
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def scope(protocol: Protocol) -> str:
+    """Of which weights the factors speak: ``LSTM weights``."""
+    known = {"lstm": "LSTM weights", "model": "all weights of the model"}
+    return known.get(protocol.scope, f"weights that match {protocol.scope.removeprefix('re:')}")
+
+
+def fewer(number: float | None, noun: str) -> str:
+    """``25.0× fewer parameters``; ``1.10× more bytes`` where nothing was saved."""
+    if number is None or not isfinite(number) or number <= 0:
+        return f"{MISSING} {noun}"
+    return f"{factor(number)} fewer {noun}" if number >= 1 else f"{factor(1 / number)} more {noun}"
+
+
+def summary(row: Row, report: Report) -> str:
+    """One row in one sentence: what shrank, by how much, and what it cost."""
+    shrunk = (
+        f"{row.label}: {fewer(row.parameter_factor, 'parameters')}, {fewer(row.byte_factor, 'bytes')} "
+        f"({scope(report.protocol)}), perplexity {perplexity(row.perplexity_test, 1)}"
+    )
+    if report.dense is None:
+        return shrunk
+    against = f"{shrunk} against {perplexity(report.dense.perplexity_test, 1)}"
+    return f"{against} ({percent(row.loss_percent)})" if row.loss_percent is not None else against
+
+
+def headline(report: Report) -> str:
+    """The best compressed row in one sentence; the only row if nothing was compressed."""
+    return summary(report.best or report.rows[0], report)
+
+
+def protocol_line(protocol: Protocol) -> str:
+    """The protocol in one paragraph, to stand under a table."""
+    tokens = protocol.tokens
+    carried = "state carried" if protocol.state_carried else "state not carried"
+    commit = f"commit {protocol.commit[:12]}{' with changes' if protocol.dirty else ''}"
+    return (
+        f"Perplexity of the test split of {protocol.corpus} (sha256 {protocol.checksum[:12]}; "
+        f"{count(tokens.train)} / {count(tokens.valid)} / {count(tokens.test)} tokens, {protocol.tokenizer} "
+        f"vocabulary {count(protocol.vocabulary)}), model {protocol.model}, computed from the files; "
+        f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
+        f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {protocol.epochs} epochs, "
+        f"{protocol.optimiser}, seed {protocol.seed}. "
+        f"Target {protocol.target} by {protocol.count}; factors, parameters and bytes are those of the "
+        f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
+        f"the file is that of the whole model. "
+        f"dopant {protocol.versions.dopant} ({commit}), python {protocol.versions.python}, "
+        f"torch {protocol.versions.torch}; {protocol.machine.cpu}, {protocol.machine.threads} threads."
+    )
