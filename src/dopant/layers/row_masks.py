@@ -20,9 +20,12 @@ def products(weight: StructuredWeight, *, formed: bool = False) -> list[Product]
     Args:
         formed: form the matrices first, for products that are repeated many times.
     """
-    parts = [(weight, None)] if weight.row_masks is None else None
-    chosen = parts or list(zip(weight.paths(), weight.row_masks or (), strict=True))
-    return [(partial(F.linear, weight=w.to_dense()) if formed else w.linear, mask) for w, mask in chosen]
+    masks: tuple[Tensor | None, ...] = (None,) if weight.row_masks is None else weight.row_masks
+    paths = (weight,) if weight.row_masks is None else weight.paths()
+    return [
+        (partial(F.linear, weight=w.to_dense()) if formed else w.linear, mask)
+        for w, mask in zip(paths, masks, strict=True)
+    ]
 
 
 def summed(parts: list[Product], x: Tensor, time: int | None = None) -> Tensor:

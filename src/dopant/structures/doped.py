@@ -56,20 +56,22 @@ class Doped(Structure):
         """
         matrix = matrix.detach()
         self.check((matrix.shape[0], matrix.shape[1]))
-        overlay: SparseWeight | None = None
-        last = float("inf")
+        base, overlay, error = self._turn(matrix, matrix)
         for _ in range(_MAX_ROUNDS):
-            rest = matrix if overlay is None else matrix - overlay.to_dense().detach()
-            candidate = self.base.fit(rest)
-            rest = matrix - candidate.to_dense().detach()
-            sparse = self.overlay.fit(rest)
-            error = float((rest - sparse.to_dense().detach()).square().sum())
-            if overlay is None or error <= last:
-                base, overlay = candidate, sparse
-            if not error < last * (1 - _CONVERGED):
+            next_base, next_overlay, next_error = self._turn(matrix, matrix - overlay.to_dense().detach())
+            gain = error - next_error
+            if gain > 0.0:
+                base, overlay, error = next_base, next_overlay, next_error
+            if not gain > _CONVERGED * error:
                 break
-            last = error
         return DopedWeight(base, overlay)
+
+    def _turn(self, matrix: Tensor, rest: Tensor) -> tuple[StructuredWeight, SparseWeight, float]:
+        """Fit the base to `rest`, then the overlay to what is left of `matrix`; and the squared error."""
+        base = self.base.fit(rest)
+        left = matrix - base.to_dense().detach()
+        overlay = self.overlay.fit(left)
+        return base, overlay, float((left - overlay.to_dense().detach()).square().sum())
 
 
 class DopedWeight(StructuredWeight):

@@ -60,7 +60,7 @@ class Stacked(Structure):
     def fit(self, matrix: Tensor) -> StackedWeight:
         """Every part to its own rows."""
         self.check((matrix.shape[0], matrix.shape[1]))
-        blocks = matrix.detach().split(list(self.rows))
+        blocks = torch.split(matrix.detach(), list(self.rows))
         return StackedWeight([part.fit(block) for part, block in zip(self.parts, blocks, strict=True)])
 
 

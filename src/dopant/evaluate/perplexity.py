@@ -1,0 +1,39 @@
+"""Perplexity of a language model on a text, the recurrent state carried from its first token to its last."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def perplexity(model: nn.Module, columns: Tensor, *, unroll: int = 64) -> float:
+    """exp of the mean negative log-likelihood of each token given all before it in its stream.
+
+    Args:
+        model: maps (tokens (time, batch), state) to (logits (time, batch, vocabulary), state).
+        columns: (steps, batch) int64; batch 1 scores a text as a whole (Zaremba et al.'s way for the test set).
+        unroll: tokens a stream a call; the result does not depend on it, memory does.
+
+    Returns:
+        the perplexity, infinite if it overflows. The model's mode is put back.
+    """
+    device = next(model.parameters()).device
+    columns = columns.to(device)
+    training = model.training
+    model.eval()
+    total, count, state = 0.0, 0, None
+    try:
+        with torch.no_grad():
+            for start in range(0, len(columns) - 1, unroll):
+                inputs, targets = columns[start : start + unroll], columns[start + 1 : start + 1 + unroll]
+                inputs = inputs[: len(targets)]
+                logits, state = model(inputs, state)
+                total += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
+                count += targets.numel()
+    finally:
+        model.train(training)
+    mean = total / max(1, count)
+    return math.exp(mean) if mean < 700.0 else math.inf

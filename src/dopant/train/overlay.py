@@ -1,0 +1,101 @@
+"""From dense to sparse while training: overlays are opened dense under a mask, pruned step by step, and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dopant.layers import slots
+from dopant.ops.sparse import top_k_mask
+from dopant.structures import DopedWeight, MaskedWeight, SparseWeight
+from dopant.train.schedules import sparsity
+from dopant.train.settings import Sparsify
+
+Start = Literal["scratch", "dense"]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A weight in training form and the number of non-zeros it must come down to."""
+
+    name: str
+    weight: MaskedWeight
+    nonzeros: int
+
+
+def open_overlays(
+    model: nn.Module, originals: Mapping[str, Tensor], *, start: Start, overlay_start: float
+) -> list[Overlay]:
+    """Put the training form in the place of every sparse weight of a model.
+
+    A pruned weight starts as the dense matrix it replaces. A doped weight's overlay starts `"dense"` as what the
+    fitted structure leaves of that matrix, or from `"scratch"` as the random matrix times `overlay_start`: a large
+    overlay at the start would do all the learning and leave the structure idle.
+
+    Args:
+        model: its sparse and doped weights are changed in place.
+        originals: the dense matrix that each slot held before, by the slot's name.
+        start: whether the originals are trained or random.
+        overlay_start: scale of a doped weight's random overlay.
+    """
+    opened: list[Overlay] = []
+    for slot in slots(model):
+        weight, original = slot.weight, originals.get(slot.name)
+        if isinstance(weight, SparseWeight) and original is not None:
+            masked = _full(original)
+            opened.append(Overlay(slot.name, masked, weight.values.numel()))
+            slot.set(masked)
+        elif isinstance(weight, DopedWeight) and isinstance(weight.overlay, SparseWeight) and original is not None:
+            rest = original * overlay_start if start == "scratch" else original - weight.base.to_dense().detach()
+            masked = _full(rest)
+            opened.append(Overlay(slot.name, masked, weight.overlay.values.numel()))
+            weight.overlay = masked
+    return opened
+
+
+def _full(matrix: Tensor) -> MaskedWeight:
+    return MaskedWeight(matrix.detach().clone(), torch.ones_like(matrix, dtype=torch.bool))
+
+
+class Annealing:
+    """Prunes overlays along the cubic schedule to an exact number of non-zeros, then leaves them alone."""
+
+    def __init__(self, overlays: list[Overlay], settings: Sparsify, steps: int) -> None:
+        self.overlays = overlays
+        self.settings = settings
+        self.last_step = min(int(settings.end * steps), steps - 1)
+        self.schedules = [
+            sparsity(settings, 1.0 - o.nonzeros / max(1, o.weight.matrix.numel()), steps) for o in overlays
+        ]
+
+    def before_step(self, step: int) -> None:
+        """Prune if this step is due. What is once pruned stays so."""
+        if step > self.last_step or (step % self.settings.every and step != self.last_step):
+            return
+        for overlay, schedule in zip(self.overlays, self.schedules, strict=True):
+            entries = overlay.weight.matrix.numel()
+            last = step == self.last_step
+            keep = overlay.nonzeros if last else max(overlay.nonzeros, round((1.0 - schedule(step)) * entries))
+            prune(overlay.weight, keep)
+
+
+def prune(weight: MaskedWeight, nonzeros: int) -> None:
+    """Keep the `nonzeros` largest entries of those that the mask lets through."""
+    alive = int(weight.mask.sum())
+    if nonzeros < alive:
+        scores = weight.matrix.detach().abs().masked_fill(~weight.mask, -1.0)
+        weight.mask.copy_(top_k_mask(scores, nonzeros))
+
+
+def close_overlays(model: nn.Module) -> None:
+    """Put the stored form in the place of every weight in training form."""
+    for slot in slots(model):
+        weight = slot.weight
+        if isinstance(weight, MaskedWeight):
+            slot.set(weight.compact())
+        elif isinstance(weight, DopedWeight) and isinstance(weight.overlay, MaskedWeight):
+            weight.overlay = weight.overlay.compact()
