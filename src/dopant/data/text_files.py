@@ -144,7 +144,8 @@ def _pieces(text: str) -> list[str] | None:
             if text.count(separator) < least:
                 continue
             # find() is one past -1, that is 0, where no separator is left: the cuts then no longer rise
-            cuts = [text.find(separator, i * len(text) // count) + 1 for i in range(1, count)]
+            places = [max(1, i * len(text) // count) for i in range(1, count)]
+            cuts = [text.find(separator, place - 1) + 1 for place in places]
             cuts = [0, *cuts, len(text)]
             if all(low < high for low, high in pairwise(cuts)):
                 return [text[low:high] for low, high in pairwise(cuts)]
