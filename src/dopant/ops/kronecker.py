@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ Shape = tuple[int, int]
 
 _FLOAT64_ENTRIES = 1 << 21  # larger matrices are polished in float32
 _SWEEPS = 200
+_SWEEP_ENTRIES = 1 << 30  # sweeps · entries: half a minute's work at most, reached by the largest matrices alone
+_SWEEP_ENTRIES = 1 << 30  # sweeps · entries: half a minute's work at most, reached by the largest matrices alone
 
 
 def contraction_order(shapes: Sequence[Shape]) -> tuple[int, ...]:
@@ -85,8 +88,33 @@ def kronecker_dense(factors: Sequence[Tensor]) -> Tensor:
     product = factors[-1]
     for factor in reversed(factors[1:-1]):
         product = torch.einsum("rab,rcd->racbd", factor, product).flatten(3, 4).flatten(1, 2)
-    dense = torch.einsum("rab,rcd->acbd", factors[0], product)
-    return dense.flatten(2, 3).flatten(0, 1)
+    dense: Tensor = _Form.apply(factors[0], product)  # type: ignore[no-untyped-call]
+    return dense
+
+
+class _Form(torch.autograd.Function):
+    """(terms, a, b), (terms, c, d) -> (a·c, b·d).
+
+    Forming W once a training step is worth a gradient of its own: the gradient of W is rearranged once and both
+    factors' gradients are products with it, in half the time of those of the broadcast product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        ctx.save_for_backward(first, second)
+        (terms, a, b), (_, c, d) = first.shape, second.shape
+        if terms == 1:
+            return (first[0][:, None, :, None] * second[0][None, :, None, :]).reshape(a * c, b * d)
+        return (first.flatten(1).mT @ second.flatten(1)).view(a, b, c, d).transpose(1, 2).reshape(a * c, b * d)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        first, second = ctx.saved_tensors
+        (grad,) = grads
+        arranged = rearrange(grad, first.shape[1:], second.shape[1:])
+        grad_first = (arranged @ second.flatten(1).mT).mT.reshape(first.shape) if ctx.needs_input_grad[0] else None
+        grad_second = (first.flatten(1) @ arranged).view(second.shape) if ctx.needs_input_grad[1] else None
+        return grad_first, grad_second
 
 
 def kronecker_rows(factors: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -220,11 +248,10 @@ def _alternate(matrix: Tensor, factors: list[Tensor]) -> list[Tensor]:
     tensor = grid.reshape(sizes)
     energy = float(tensor.square().sum(dtype=torch.float64))
     gained = -math.inf
-    for _ in range(_SWEEPS):
+    for _ in range(max(1, min(_SWEEPS, _SWEEP_ENTRIES // matrix.numel()))):
         for i in range(count):
             before, after = _khatri_rao(modes[:i], terms, tensor), _khatri_rao(modes[i + 1 :], terms, tensor)
-            partial = tensor.reshape(before.shape[0], sizes[i], after.shape[0]) @ after
-            target = (partial * before.unsqueeze(1)).sum(0)  # (a_i·b_i, terms)
+            target = _contract(tensor.reshape(before.shape[0], sizes[i], after.shape[0]), before, after)
             gram = (before.mT @ before).double() * (after.mT @ after).double()
             modes[i] = (target.double() @ torch.linalg.pinv(gram, hermitian=True)).to(dtype)
         # at the optimum of the last mode <T, W> = |W|², and the error is |T|² − <T, W>
@@ -233,6 +260,14 @@ def _alternate(matrix: Tensor, factors: list[Tensor]) -> list[Tensor]:
             break
         gained = explained
     return [mode.mT.reshape(terms, *shape) for mode, shape in zip(modes, shapes, strict=True)]
+
+
+def _contract(tensor: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """(p, d, q), (p, terms), (q, terms) -> (d, terms), the longer side first: what it leaves is the smaller."""
+    p, d, q = tensor.shape
+    if q >= p:
+        return ((tensor.reshape(p * d, q) @ after).view(p, d, -1) * before.unsqueeze(1)).sum(0)
+    return torch.einsum("rdq,qr->dr", (before.mT @ tensor.reshape(p, d * q)).view(-1, d, q), after)
 
 
 def _khatri_rao(modes: list[Tensor], terms: int, like: Tensor) -> Tensor:

@@ -71,9 +71,7 @@ class _Product(torch.autograd.Function):
     """x (N, in) -> x Wᵀ (N, out)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:
         ctx.save_for_backward(x, values, rows, columns)
         return _multiply(x, values, rows, columns, out_features)
 
@@ -147,9 +145,7 @@ def _mkl() -> bool:
     return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
 
 
-def _csr(
-    values: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor | None]:
+def _csr(values: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
     """The matrix in CSR form, and the order the non-zeros had to be brought into (None: they came sorted)."""
     order = None
     if not bool((rows[1:] >= rows[:-1]).all()):

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage, matrix_bytes
 from dopant.errors import InputError
-from dopant.ops.kronecker import kronecker_dense, kronecker_linear, kronecker_rows, nearest_kronecker
+from dopant.ops.kronecker import (
+    contraction_macs,
+    kronecker_dense,
+    kronecker_linear,
+    kronecker_rows,
+    nearest_kronecker,
+)
 from dopant.structures.base import (
     Shape,
     Structure,
@@ -54,15 +60,10 @@ class Kronecker(Structure):
             )
 
     def cost(self, shape: Shape, storage: Storage = FLOAT32) -> Cost:
-        """The factors' entries; the product is applied factor by factor, last factor first."""
-        macs = 0
-        size = shape[1]
-        for a, b in reversed(self.shapes):
-            size = size // b * a
-            macs += size * b
+        """The factors' entries; the product is applied factor by factor, in the order that multiplies least."""
         return Cost(
             self.terms * sum(a * b for a, b in self.shapes),
-            self.terms * macs,
+            contraction_macs(self.shapes, self.terms),
             sum(matrix_bytes(self.terms * a, b, storage) for a, b in self.shapes),
         )
 
