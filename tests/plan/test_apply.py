@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from dopant.errors import PlanError
+from dopant.models import LanguageModel, LanguageModelConfig
+from dopant.plan import METHODS, apply_plan, make_plan, plan_from_json
+from dopant.structures import Dense, Doped, LowRank, LowRankWeight
+
+
+def language_model(**changes: Any) -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(LanguageModelConfig(**{"vocabulary": 60, "hidden": 32, "layers": 2, **changes}))
+
+
+@pytest.mark.parametrize("start", ["new", "fit"])
+@pytest.mark.parametrize("method", list(METHODS))
+def test_the_model_becomes_what_the_plan_says(method: str, start: Any) -> None:
+    model = language_model(joint=METHODS[method].joint)
+    plan = make_plan(model, method=method, target="4x", scope="model", count="parameters")
+    apply_plan(model, plan, start, torch.Generator().manual_seed(1))
+    again = make_plan(model, method="dense", scope="re:.*", ignore=["re:.*_l1"])
+    now = {weight.name: weight.structure for weight in again.weights if weight.method is None}
+    assert now
+    for weight in plan.weights:
+        assert now.get(weight.name, weight.structure) == weight.structure
+    logits, _ = model(torch.zeros(3, 2, dtype=torch.int64))
+    assert logits.isfinite().all()
+
+
+def test_new_weights_keep_the_models_own_range() -> None:
+    for init in (0.02, 0.3):
+        model = language_model(init=init, hidden=64)
+        plan = make_plan(model, method="doped-lmf", target="4x", count="parameters")
+        apply_plan(model, plan, "new", torch.Generator().manual_seed(0))
+        weight = model.lstm.weight_l0
+        assert isinstance(weight.structure, Doped)
+        assert float(weight.to_dense().detach().std()) == pytest.approx(init / 3**0.5, rel=0.15)
+
+
+def test_fitting_finds_a_matrix_of_the_planned_rank() -> None:
+    model = language_model()
+    low = LowRank(2).new((128, 64)).to_dense().detach()
+    model.lstm.weight_l1 = Dense().fit(low)
+    apply_plan(model, make_plan(model, method="lmf", structure={"rank": 2}), "fit")
+    weight = model.lstm.weight_l1
+    assert isinstance(weight, LowRankWeight)
+    torch.testing.assert_close(weight.to_dense(), low, rtol=1e-4, atol=1e-5)
+
+
+def test_the_generator_decides_and_what_is_left_alone_stays_the_same_object() -> None:
+    results = []
+    for seed in (1, 1, 2):
+        model = language_model()
+        decoder = model.decoder.weight
+        apply_plan(model, make_plan(model, target="4x"), "new", torch.Generator().manual_seed(seed))
+        assert model.decoder.weight is decoder
+        results.append(model.lstm.weight_l0.to_dense())
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_a_plan_from_json_applies_and_applying_twice_changes_nothing_more() -> None:
+    model = language_model()
+    plan = plan_from_json(make_plan(model, target="4x").to_json())
+    apply_plan(model, plan)
+    first = model.lstm.weight_l0
+    apply_plan(model, plan)
+    assert model.lstm.weight_l0 is first
+
+
+def test_type_and_mode_follow_the_weight_that_was_there() -> None:
+    model = language_model().to(torch.bfloat16).eval()
+    for start in ("new", "fit"):
+        changed = copy.deepcopy(model)
+        apply_plan(changed, make_plan(model, target="4x"), start)  # type: ignore[arg-type]
+        assert {p.dtype for p in changed.parameters()} == {torch.bfloat16}
+        assert not changed.lstm.weight_l0.training
+
+
+def test_tied_weights_stay_tied() -> None:
+    model = language_model(tied=True)
+    apply_plan(model, make_plan(model, method="lmf", target="2x", scope="model"))
+    assert isinstance(model.embedding.weight.structure, LowRank)
+    assert model.decoder.weight is model.embedding.weight
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"layers": 1}, r"'lstm.weight_l1' is planned, but the model has no such weight"),
+        ({"layers": 3}, r"the model's 'lstm.weight_l2' is not in the plan"),
+        ({"vocabulary": 61}, r"'embedding.weight' is 61×32 in the model and 60×32 in the plan"),
+    ],
+)
+def test_a_plan_for_another_model_is_refused_and_nothing_changes(other: dict[str, Any], message: str) -> None:
+    plan = make_plan(language_model(), target="4x")
+    model = language_model(**other)
+    with pytest.raises(PlanError, match=message):
+        apply_plan(model, plan)
+    assert all(weight.structure == Dense() for weight in make_plan(model, method="dense").weights)
+    with pytest.raises(PlanError, match="choose new or fit"):
+        apply_plan(language_model(), plan, "random")  # type: ignore[arg-type]

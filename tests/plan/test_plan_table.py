@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from dopant.plan import Place, make_plan
+from dopant.plan.table import text
+from dopant.plan.words import in_words, reading
+from dopant.structures import Dense, Kronecker, LowRank, Stacked
+
+PLACES = [
+    Place("embedding.weight", (10_000, 650)),
+    Place("lstm.weight_l0", (2600, 1300), 4, lstm=True),
+    Place("lstm.weight_l1", (2600, 1300), 4, lstm=True),
+]
+
+
+def test_the_table_names_every_weight_and_both_readings_of_both_factors() -> None:
+    plan = make_plan(PLACES, target="25x", count="parameters", targets=["re:lstm.*"])
+    lines = text(plan).splitlines()
+    heading, rule, *rows = lines[:5]
+    assert heading.split() == ["weight", "shape", "method", "structure", "parameters", "bytes", "MACs"]
+    assert set(rule) == {"─", " "}
+    assert [row.split()[0] for row in rows] == [place.name for place in PLACES]
+    assert len({len(row) for row in rows}) == 1
+    assert "planned 2 weights, parameters: 270,400 of 6,760,000, 25.0x smaller, 4.0 % kept" in lines
+    assert any(line.startswith("planned 2 weights, bytes:") and "% kept" in line for line in lines)
+    assert any(line.startswith("all 3 weights, bytes:") for line in lines)
+    assert "stored as float32 values, gaps indices; target: 25x by parameters (scope: lstm)" in lines
+    assert lines[-1] == "pattern 're:lstm.*': 2 weights"
+
+
+def test_structures_in_words() -> None:
+    hybrid = Stacked((Dense(), LowRank(1)), (24, 626))
+    assert in_words(hybrid, (650, 1300)) == "24 dense rows over rank 1 (626 rows)"
+    assert in_words(Stacked((hybrid,) * 4, (650,) * 4), (2600, 1300)).startswith("4 × [24 dense rows")
+    assert in_words(Kronecker(((4, 1), (2, 8)), 2), (8, 8)) == "2 terms of 4×1 ⊗ 2×8, of rank 4"
+
+
+def test_readings() -> None:
+    assert reading(25.0) == "25.0x smaller, 4.0 % kept"
+    assert reading(2500.0) == "2500.0x smaller, 0.04 % kept"
