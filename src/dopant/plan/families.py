@@ -83,7 +83,8 @@ class Products(Family):
     """Kronecker products of two factors: of the highest rank within the budget, the one with most parameters.
 
     With `fewest`, the one with fewest parameters instead: what doping and hybrids put under the rest, chosen for
-    full rank at the fewest parameters (arXiv 1906.02876). Equal ones: fewer multiply-accumulates.
+    full rank at the fewest parameters (arXiv 1906.02876). Of equal ones the one with fewer multiply-accumulates,
+    then the one with the smaller first factor.
     """
 
     shape: Shape
@@ -105,10 +106,10 @@ class Products(Family):
         # a number has no factors, so a 1 × 1, 1 × prime or prime × 1 matrix keeps its only, trivial, product
         return iter(genuine or [Kronecker((self.shape, (1, 1)), self.terms)])
 
-    def _rating(self, product: Kronecker) -> tuple[int, int, int]:
+    def _rating(self, product: Kronecker) -> tuple[int, int, int, int]:
         cost = product.cost(self.shape)
         size = -cost.parameters if self.fewest else cost.parameters
-        return product_rank(self.shape, product), size, -cost.macs
+        return product_rank(self.shape, product), size, -cost.macs, -math.prod(product.shapes[0])
 
 
 def product_rank(shape: Shape, product: Kronecker) -> int:
