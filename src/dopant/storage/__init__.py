@@ -1,0 +1,20 @@
+"""Model folders: weights packed into tensors, written at once, read without trust. See docs/file_format.md."""
+
+from dopant.storage.folder import LoadedModel, from_pretrained, load, save, save_pretrained
+from dopant.storage.inspect import Inspection, StoredTensor, StoredWeight, inspect
+from dopant.storage.pack import layout, pack, unpack
+
+__all__ = [
+    "Inspection",
+    "LoadedModel",
+    "StoredTensor",
+    "StoredWeight",
+    "from_pretrained",
+    "inspect",
+    "layout",
+    "load",
+    "pack",
+    "save",
+    "save_pretrained",
+    "unpack",
+]

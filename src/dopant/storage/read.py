@@ -1,0 +1,150 @@
+"""Reading a model folder from the outside in: config, header, types, and only then the numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dopant.errors import ChecksumError, FileError, InputError, TensorError, VersionError
+from dopant.storage.config import CONFIG, METADATA, TENSORS, FolderConfig
+from dopant.storage.pack import Layout, check_types, layout, unpack
+from dopant.storage.replace import existing
+from dopant.storage.tensors import Header, read_header, read_tensor
+from dopant.structures.base import StructuredWeight
+
+
+@dataclass(frozen=True)
+class Headers:
+    """All that a folder says without its numbers.
+
+    Args:
+        folder: where it lies.
+        config: the contents of `config.json`.
+        tensors: the header of `model.safetensors`.
+    """
+
+    folder: Path
+    config: FolderConfig
+    tensors: Header
+
+    def weight_layout(self) -> Layout:
+        """The tensors that the weights of the config need, under their full names.
+
+        Raises:
+            FileError: a structure does not fit its weight.
+        """
+        types: Layout = {}
+        for name, entry in self.config.weights.items():
+            try:
+                found = layout(entry.structure, entry.shape, entry.storage)
+            except InputError as error:
+                raise FileError(f"weight {name[:80]!r}: {error}") from error
+            types |= {f"{name}.{key}": value for key, value in found.items()}
+        return types
+
+    def check(self, expected: Layout) -> None:
+        """Raise TensorError unless the tensor file holds exactly these."""
+        check_types(expected, {name: (e.dtype, e.shape) for name, e in self.tensors.tensors.items()})
+
+
+def read_headers(folder: str | Path) -> Headers:
+    """Read what a folder says without its numbers.
+
+    Raises:
+        FileError: (or a subclass) no model folder, or a damaged one.
+    """
+    try:
+        path = existing(Path(folder))
+        found = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise FileError(f"there is no model folder at {str(folder)[:200]!r}: {error!s:.200}") from error
+    if not found:
+        raise FileError(f"there is no model folder at {folder}")
+    config = FolderConfig.from_bytes(_read(path, CONFIG))
+    with _open(path, TENSORS) as file:
+        header = read_header(file, os.fstat(file.fileno()).st_size)
+    if header.metadata.get("format") != METADATA["format"]:
+        raise FileError(f"{TENSORS} was not written as part of a model folder: its metadata lack the format")
+    if header.metadata != METADATA:
+        raise VersionError(f"{TENSORS} has other metadata than {CONFIG} has: {str(header.metadata)[:80]}")
+    return Headers(path, config, header)
+
+
+def read_numbers(headers: Headers) -> dict[str, Tensor]:
+    """All tensors of the file, after its checksum; call `Headers.check` before.
+
+    Raises:
+        ChecksumError: the file was altered.
+        TensorError: a truth value that is neither 0 nor 1.
+    """
+    data = _checked(headers, TENSORS)
+    if read_header(io.BytesIO(data), len(data)) != headers.tensors:
+        raise ChecksumError(f"{TENSORS} changed while it was read; try again")
+    return {name: read_tensor(memoryview(data), headers.tensors, name) for name in headers.tensors.tensors}
+
+
+def read_optional(headers: Headers, name: str) -> bytes | None:
+    """The contents of another file of the folder, after its checksum; None if the config lists no such file.
+
+    Raises:
+        ChecksumError: the file was altered.
+        FileError: it is listed but missing.
+    """
+    return _checked(headers, name) if name in headers.config.files else None
+
+
+def unpack_weights(headers: Headers, tensors: dict[str, Tensor]) -> dict[str, StructuredWeight]:
+    """The weights of the config by name, in compact form and float32; takes their tensors out of `tensors`.
+
+    Raises:
+        TensorError: values, scales or index codes that are impossible.
+    """
+    weights: dict[str, StructuredWeight] = {}
+    for name, entry in headers.config.weights.items():
+        keys = layout(entry.structure, entry.shape, entry.storage)
+        mine = {key: tensors.pop(f"{name}.{key}") for key in keys}
+        try:
+            weights[name] = unpack(entry.structure, entry.shape, mine, entry.storage)
+        except TensorError as error:
+            raise TensorError(f"{name[:80]!r}: {error}") from error
+    return weights
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raise TensorError if a tensor holds NaN or infinity."""
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise TensorError(f"tensor {name[:80]!r} holds values that are not finite")
+
+
+def _checked(headers: Headers, name: str) -> bytes:
+    data = _read(headers.folder, name)
+    if hashlib.sha256(data).hexdigest() != headers.config.files[name]:
+        raise ChecksumError(f"{name} was altered: its contents do not match the checksum in {CONFIG}")
+    return data
+
+
+def _read(folder: Path, name: str) -> bytes:
+    with _open(folder, name) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise FileError(f"{folder / name} cannot be read: {error.strerror or error}") from error
+
+
+def _open(folder: Path, name: str) -> io.BufferedReader:
+    path = folder / name
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device would never end
+            raise FileError(f"{path} is not a regular file")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise FileError(f"{folder} is not a whole model folder: {name} is missing") from error
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
