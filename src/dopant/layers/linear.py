@@ -36,7 +36,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features)."""
         y = summed(products(self.weight), x)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y.add_(self.bias)  # in place: the decoder's y is large
 
     def extra_repr(self) -> str:
         """As torch.nn.Linear says it."""

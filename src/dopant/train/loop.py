@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dopant.errors import DivergenceError, InputError
 from dopant.layers import LSTM, slots
+from dopant.ops.cross_entropy import summed_cross_entropy
 from dopant.structures import DenseWeight, DopedWeight
 from dopant.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
@@ -226,7 +227,7 @@ def _loss(
 ) -> tuple[Tensor, Tensor]:
     """The loss to descend and the likelihood part alone, both summed over the unroll, averaged over the batch."""
     batch, flat = targets.shape[1], logits.flatten(0, 1)
-    likelihood = F.cross_entropy(flat, targets.flatten(), reduction="sum") / batch
+    likelihood = summed_cross_entropy(flat, targets.flatten()) / batch
     if teacher is None or settings.distillation.weight == 0.0:
         return likelihood, likelihood.detach()
     weight, temperature = settings.distillation.weight, settings.distillation.temperature

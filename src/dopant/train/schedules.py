@@ -14,7 +14,7 @@ def learning_rate(settings: TrainSettings, steps_per_epoch: int) -> Schedule:
 
     def at(step: int) -> float:
         epoch = step // steps_per_epoch
-        return settings.learning_rate * settings.decay ** max(epoch + 1 - settings.constant_epochs, 0.0)
+        return settings.learning_rate * float(settings.decay) ** max(epoch + 1 - settings.constant_epochs, 0.0)
 
     return at
 

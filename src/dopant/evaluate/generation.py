@@ -1,0 +1,51 @@
+"""Text from a language model, one token after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dopant.errors import InputError
+
+
+def generate(
+    model: nn.Module, prompt: Tensor, tokens: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> list[int]:
+    """Continue a prompt.
+
+    Args:
+        model: maps (tokens (time, batch), state) to (logits (time, batch, vocabulary), state).
+        prompt: (n,) int64, one token at least.
+        tokens: how many to draw.
+        temperature: 0 takes the likeliest, 1 draws from the model's distribution.
+        generator: source of the draws, on the CPU.
+
+    Returns:
+        the new token ids.
+
+    Raises:
+        InputError: an empty prompt, or numbers out of range.
+    """
+    if prompt.numel() == 0:
+        raise InputError("the prompt has no tokens; give one word at least")
+    if tokens < 1 or not temperature >= 0.0:
+        raise InputError(f"tokens must be 1 or more and temperature 0 or more, got {tokens} and {temperature}")
+    drawn: list[int] = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits, state = model(prompt.view(-1, 1), None)
+            while True:
+                scores = logits[-1, 0].float().cpu()
+                if temperature == 0.0:
+                    token = int(scores.argmax())
+                else:
+                    chances = torch.softmax(scores / temperature, dim=-1)
+                    token = int(torch.multinomial(chances, 1, generator=generator))
+                drawn.append(token)
+                if len(drawn) == tokens:
+                    return drawn
+                logits, state = model(prompt.new_tensor([[token]]), state)
+    finally:
+        model.train(training)
