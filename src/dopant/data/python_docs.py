@@ -24,9 +24,6 @@ SKIPPED_FILES = frozenset({"sitecustomize.py", "usercustomize.py"})
 SHARES = {"train": 0.90, "valid": 0.05, "test": 0.05}
 """The share of the words each split is given."""
 
-LARGEST_HELD_OUT = 0.01
-"""A module with more than this share of the corpus stays in train: it would be most of a held-out split."""
-
 DOCTEST = ">>>"
 
 # In this order: a verb before its n't, n't, other endings after an apostrophe, words, numbers, a sign repeated.
@@ -137,16 +134,18 @@ def split_words(line: str) -> list[str]:
 
 
 def share_out(modules: dict[str, list[str]]) -> dict[str, str]:
-    """Whole modules to splits, in their order, each to the one that lags most behind its share of words."""
-    sizes = {name: sum(line.count(" ") + 2 for line in lines) for name, lines in modules.items()}
-    limit = LARGEST_HELD_OUT * sum(sizes.values())
+    """Whole modules to splits, in their order, each to the one that lags most behind its share of words.
+
+    Since nearly all of a large module would be train's share, only small ones are held out: many voices, not one.
+    """
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     held = dict.fromkeys(SPLITS, 0)
     passed = 0
-    for name, lines in modules.items():
-        passed += sizes[name]
+    for lines in modules.values():
+        size = sum(line.count(" ") + 2 for line in lines)  # words, and the end of the line
+        passed += size
         lags = {split: SHARES[split] * passed - held[split] for split in SPLITS}
-        split = "train" if sizes[name] > limit else max(SPLITS, key=lags.__getitem__)
+        split = max(SPLITS, key=lags.__getitem__)
         splits[split].extend(lines)
-        held[split] += sizes[name]
+        held[split] += size
     return {split: "".join(f"{line}\n" for line in lines) for split, lines in splits.items()}
