@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dopant.layers import slots
 from dopant.ops.sparse import top_k_mask
-from dopant.structures import DopedWeight, MaskedWeight, SparseWeight
+from dopant.structures import DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
 from dopant.train.schedules import sparsity
 from dopant.train.settings import Sparsify
 
@@ -99,3 +99,23 @@ def close_overlays(model: nn.Module) -> None:
             slot.set(weight.compact())
         elif isinstance(weight, DopedWeight) and isinstance(weight.overlay, MaskedWeight):
             weight.overlay = weight.overlay.compact()
+
+
+def drop_smallest(weights: list[StructuredWeight], count: int) -> int:
+    """Take the `count` smallest values away from the stored sparse parts of some weights, in place.
+
+    Returns:
+        how many were taken: fewer, or none, if there are not so many.
+    """
+    sparse = [part for weight in weights for part in weight.modules() if isinstance(part, SparseWeight)]
+    sizes = [part.values.numel() for part in sparse]
+    count = min(count, sum(sizes))
+    if count == 0:
+        return 0
+    magnitudes = torch.cat([part.values.detach().abs() for part in sparse])
+    kept = torch.ones(len(magnitudes), dtype=torch.bool)
+    kept[magnitudes.argsort(stable=True)[:count]] = False
+    for part, mask in zip(sparse, torch.split(kept, sizes), strict=True):
+        part.values = nn.Parameter(part.values.detach()[mask])
+        part.positions = part.positions[mask]
+    return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from dopant.train.settings import Sparsify, TrainSettings
@@ -14,7 +15,7 @@ def learning_rate(settings: TrainSettings, steps_per_epoch: int) -> Schedule:
 
     def at(step: int) -> float:
         epoch = step // steps_per_epoch
-        return settings.learning_rate * float(settings.decay) ** max(epoch + 1 - settings.constant_epochs, 0.0)
+        return settings.learning_rate * math.pow(settings.decay, max(epoch + 1 - settings.constant_epochs, 0.0))
 
     return at
 

@@ -1,0 +1,252 @@
+"""One run: a recipe and a text go in; a model folder, its log and its row of a report come out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dopant.data import Corpus, batchify
+from dopant.errors import InputError
+from dopant.evaluate import perplexity
+from dopant.layers import slots
+from dopant.models import LanguageModel
+from dopant.plan.apply import apply_plan
+from dopant.plan.plan import Plan
+from dopant.plan.words import in_words
+from dopant.recipes.read import resolved_yaml
+from dopant.recipes.schema import Recipe
+from dopant.recipes.setting import Setting, make_setting
+from dopant.report.records import read_kept, write_kept
+from dopant.report.report import CurvePoint, PathPoint, Row, WeightLine
+from dopant.report.writing import write_text
+from dopant.storage.folder import load, save
+from dopant.storage.inspect import inspect
+from dopant.structures import Doped, Sparse, Structure
+from dopant.train.loop import Run, train
+from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
+
+PATH_SAMPLE_STEPS = 200  # of the validation set's columns, for perplexities with a path switched off
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run keeps what: the model folder is whole or absent, all else lies in a folder beside it."""
+
+    model: Path
+
+    @property
+    def run(self) -> Path:
+        """Log, plan, checkpoint and row."""
+        return self.model.with_name(self.model.name + ".run")
+
+    @property
+    def row(self) -> Path:
+        """The finished row: it exists when the run is done."""
+        return self.run / "row.json"
+
+    @property
+    def log(self) -> Path:
+        """The training log as it happens."""
+        return self.run / "log.jsonl"
+
+
+def claim(places: Places, *, force: bool, resume: bool) -> None:
+    """See that a run may write where it was told to.
+
+    Raises:
+        InputError: something is there, and neither `force` nor `resume` says what to do with it.
+    """
+    if force and resume:
+        raise InputError("force starts anew and resume goes on; give one of them")
+    there = next((path for path in (places.model, places.run) if path.exists()), None)
+    if there is not None and not (force or resume):
+        raise InputError(f"{there} exists; go on with --resume, replace it with --force, or choose another place")
+    if force and places.run.exists():
+        if not (places.run / "recipe.yaml").exists():
+            raise InputError(f"{places.run} is not the folder of a run; move it away or choose another place")
+        shutil.rmtree(places.run)
+
+
+def run_recipe(
+    recipe: Recipe,
+    corpus: Corpus,
+    out: str | Path,
+    *,
+    dense: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    accelerator: Any = None,
+    device: str = "cpu",
+) -> Row:
+    """Train a recipe's model, write its folder, and evaluate what was written.
+
+    Args:
+        recipe: what to do.
+        corpus: the text.
+        out: the model folder; `<out>.run` beside it keeps log, plan, row, and while training a checkpoint.
+        dense: a trained dense model, for recipes that start from one or distil.
+        force: start anew and replace what is there.
+        resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
+        accelerator: an `accelerate.Accelerator`, to run on several processes.
+        device: where to train; evaluation is on the CPU, from the file.
+
+    Returns:
+        the row, `loss_percent` left open: it takes a dense row to compare with.
+    """
+    places = Places(Path(out))
+    main = accelerator is None or accelerator.is_main_process
+    if main:
+        claim(places, force=force, resume=resume)
+        if resume and places.row.exists() and places.model.exists():
+            return read_kept(places.row, Row)
+    setting = make_setting(recipe, corpus, dense)
+    text = resolved_yaml(recipe)
+    fingerprint = setting.fingerprint(text)
+    if main:
+        places.run.mkdir(parents=True, exist_ok=True)
+        write_text(places.run / "recipe.yaml", text)
+        write_text(places.run / "plan.json", setting.plan.to_json() + "\n")
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+
+    model, generator = setting.model, torch.Generator().manual_seed(recipe.seed)
+    originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
+    apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", generator)
+    settings = recipe.training
+    overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
+    if device != "cpu":
+        model.to(device)
+    sample = batchify(setting.texts.valid, settings.batch)[: PATH_SAMPLE_STEPS + 1]
+    result = train(
+        model,
+        settings,
+        Run(
+            columns=batchify(setting.texts.train, settings.batch),
+            validate=lambda m: setting.texts.perplexity(m, "valid"),
+            validate_paths=lambda m: perplexity(m, sample),
+            seed=recipe.seed,
+            folder=places.run,
+            fingerprint=fingerprint,
+            resume=resume,
+            teacher=setting.teacher,
+            accelerator=accelerator,
+        ),
+        overlays,
+    )
+    close_overlays(model)
+    model.cpu()
+    meet_byte_target(model, setting.plan)
+    if main:
+        save(
+            places.model,
+            model,
+            storage=setting.storage,
+            tokenizer=setting.texts.tokenizer,
+            recipe=text,
+            extra={"method": recipe.method},
+            force=force or resume,
+        )
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    row = describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds)
+    if main:
+        write_kept(places.row, row)
+        (places.run / "checkpoint.safetensors").unlink(missing_ok=True)
+    return row
+
+
+def meet_byte_target(model: LanguageModel, plan: Plan) -> None:
+    """Drop smallest overlay entries until a byte target, planned for random patterns, is met by the real ones."""
+    target = plan.target
+    if target is None or (target.bytes is None and target.count != "bytes"):
+        return
+    planned = {w.name: w for w in plan.weights if w.method is not None}
+    total = plan.scope()
+    allowed = target.bytes if target.bytes is not None else int(total.dense.stored_bytes / (target.factor or 1.0))
+    chosen = [slot for slot in slots(model) if slot.name in planned]
+    while (excess := sum(s.weight.cost(plan.storage).stored_bytes for s in chosen) - allowed) > 0:
+        if not drop_smallest([slot.weight for slot in chosen], max(1, excess // 8)):
+            return  # nothing sparse to give; the plan itself was over, and said so
+
+
+def describe_folder(
+    folder: Path,
+    setting: Setting,
+    recipe: Recipe,
+    curves: Sequence[dict[str, Any]] = (),
+    paths: Sequence[dict[str, Any]] = (),
+    seconds: float | None = None,
+) -> Row:
+    """A row from the file alone: what is stored, and what the loaded model makes of the text."""
+    found = inspect(folder)
+    planned = {w.name for w in setting.plan.weights if w.method is not None}
+    scope = [weight for weight in found.weights if weight.name in planned]
+    parameters, stored = sum(w.parameters for w in scope), sum(w.stored_bytes for w in scope)
+    entries = sum(w.shape[0] * w.shape[1] for w in scope)
+    model = load(folder).model
+    return Row(
+        method=recipe.method,
+        label=label(recipe),
+        parameters=parameters,
+        parameter_factor=entries / max(1, parameters),
+        stored_bytes=stored,
+        byte_factor=4 * entries / max(1, stored),
+        file_bytes=found.file_bytes["model.safetensors"],
+        model_parameters=found.parameters,
+        model_bytes=found.stored_bytes,
+        nonzeros=sum(nonzeros(w.structure) for w in scope),
+        perplexity_valid=setting.texts.perplexity(model, "valid"),
+        perplexity_test=setting.texts.perplexity(model, "test"),
+        loss_percent=None,
+        train_seconds=seconds,
+        folder=folder.name,
+        weights=tuple(
+            WeightLine(
+                name=w.name,
+                shape=w.shape,
+                structure=in_words(w.structure, w.shape),
+                parameters=w.parameters,
+                nonzeros=nonzeros(w.structure),
+                macs=w.macs,
+                stored_bytes=w.stored_bytes,
+            )
+            for w in found.weights
+        ),
+        curves=tuple(CurvePoint(**{name: c[name] for name in CurvePoint.model_fields}) for c in curves),
+        paths=tuple(PathPoint(**p) for p in paths),
+    )
+
+
+def nonzeros(structure: Structure) -> int:
+    """Non-zeros of a structure's overlay, or of a pruned matrix."""
+    if isinstance(structure, Sparse):
+        return structure.nonzeros
+    return structure.overlay.nonzeros if isinstance(structure, Doped) else 0
+
+
+LABELS = {
+    "dense": "Dense",
+    "pruning": "Magnitude pruning",
+    "lmf": "Low rank (LMF)",
+    "hmd": "Hybrid (HMD)",
+    "hmf": "Hybrid, x and h apart (HMF)",
+    "kronecker": "Kronecker alone",
+    "hybrid-kronecker": "Hybrid Kronecker",
+    "doped-kronecker": "Doped Kronecker",
+    "doped-lmf": "Doped low rank",
+    "doped-hmd": "Doped hybrid",
+}
+
+
+def label(recipe: Recipe) -> str:
+    """The method's name for readers, with what sets this run apart."""
+    settings = recipe.training
+    name = LABELS.get(recipe.method, recipe.method)
+    if settings.co_matrix_dropout.rate > 0.0:
+        name += ", row dropout" if recipe.method == "pruning" else ", co-matrix dropout"
+    return name + (", distilled" if settings.distillation.weight > 0.0 else "")

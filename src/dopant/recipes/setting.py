@@ -1,0 +1,175 @@
+"""From a recipe and a text to everything that training needs: tokenizer, ids, model, plan. Nothing is trained here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dopant.cost import FLOAT32, Storage
+from dopant.data import Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
+from dopant.errors import FileError, InputError
+from dopant.evaluate import perplexity
+from dopant.layers import convert, revert, slots
+from dopant.models import LanguageModel
+from dopant.plan.plan import Plan, make_plan
+from dopant.recipes.schema import Recipe
+from dopant.storage.folder import load
+from dopant.structures import DenseWeight
+
+VALID_BATCH = 20  # Zaremba et al.: the validation set in as many streams as the training set
+TEST_BATCH = 1  # and the test set as one
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The splits as token ids (tokens,), with what they came from."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+
+    def perplexity(self, model: nn.Module, split: str) -> float:
+        """The model's perplexity on a split: validation in 20 streams, test in one, the state carried."""
+        ids = getattr(self, split)
+        return perplexity(model, batchify(ids, min(evaluation_batch(split), len(ids) // 2)))
+
+
+def evaluation_batch(split: str) -> int:
+    """Streams that a split is cut into."""
+    return TEST_BATCH if split == "test" else VALID_BATCH
+
+
+def encode(corpus: Corpus, tokenizer: Tokenizer) -> Texts:
+    """Every split of a corpus as ids."""
+    splits = {split: torch.as_tensor(tokenizer.encode(getattr(corpus, split))) for split in ("train", "valid", "test")}
+    return Texts(corpus, tokenizer, **splits)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where training starts from.
+
+    Args:
+        texts: what is read.
+        model: dense, random or trained before.
+        teacher: a second copy of the trained dense model, if the recipe distils.
+        plan: what the weights are to become.
+        storage: how each weight is written, by name.
+    """
+
+    texts: Texts
+    model: LanguageModel
+    teacher: LanguageModel | None
+    plan: Plan
+    storage: dict[str, Storage]
+
+    def fingerprint(self, recipe_text: str) -> str:
+        """Tells this run from every other: recipe, text, vocabulary, plan and the weights it starts from."""
+        parts = [
+            recipe_text,
+            self.texts.corpus.checksum,
+            json.dumps(self.texts.tokenizer.to_json(), sort_keys=True),
+            self.plan.fingerprint,
+            *(_digest(tensor) for _, tensor in sorted(self.model.state_dict().items())),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None) -> Setting:
+    """Resolve a recipe on a text.
+
+    Args:
+        recipe: what to do.
+        corpus: on what.
+        dense: folder of a trained dense model: needed to start from it or to distil, and it brings the vocabulary.
+
+    Raises:
+        InputError: the recipe needs a dense model and none is given, or that is not dense.
+        PlanError: the target cannot be met.
+    """
+    distils = recipe.training.distillation.weight > 0.0
+    from_dense = recipe.start == "dense"
+    if (distils or from_dense) and dense is None:
+        raise InputError(
+            f"this recipe {'starts from' if from_dense else 'learns from'} a trained dense model; name its folder, "
+            "or set start to scratch and training.distillation.weight to 0"
+        )
+    teacher = load_dense(dense) if dense is not None and (distils or from_dense) else None
+    tokenizer = _made(recipe, corpus) if teacher is None else teacher[1]
+    texts = encode(corpus, tokenizer)
+    torch.manual_seed(recipe.seed)
+    if teacher is not None and from_dense:
+        model = _opened(teacher[0], recipe.joint)
+    else:
+        model = LanguageModel(recipe.config(tokenizer.size))
+    plan = make_plan(model, **recipe.plan_arguments())
+    return Setting(
+        texts=texts,
+        model=model,
+        teacher=teacher[0] if teacher is not None and distils else None,
+        plan=plan,
+        storage={w.name: plan.storage if w.method not in (None, "dense") else FLOAT32 for w in plan.weights},
+    )
+
+
+def _made(recipe: Recipe, corpus: Corpus) -> Tokenizer:
+    wanted = recipe.tokenizer
+    return make_tokenizer(wanted.kind, corpus, size=wanted.size, minimum=wanted.minimum)
+
+
+def load_dense(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
+    """A trained model all of whose weights are dense, with its tokenizer.
+
+    Raises:
+        InputError: a weight is compressed, or the folder has no tokenizer.
+        FileError: the folder cannot be read.
+    """
+    model, tokenizer = load_with_tokenizer(folder)
+    for slot in slots(model):
+        if not isinstance(slot.weight, DenseWeight):
+            raise InputError(
+                f"{folder} is compressed already ({slot.name} is {slot.weight.structure.kind}); name a dense model"
+            )
+    return model, tokenizer
+
+
+def load_with_tokenizer(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
+    """A model folder's model and tokenizer.
+
+    Raises:
+        FileError: the folder cannot be read, or its tokenizer does not belong to the model.
+    """
+    loaded = load(folder)
+    if loaded.tokenizer is None:
+        raise FileError(f"{folder} has no tokenizer.json, so no text can be read with it")
+    tokenizer = tokenizer_from(loaded.tokenizer)
+    if tokenizer.size != loaded.model.config.vocabulary:
+        raise FileError(
+            f"{folder}: the tokenizer has {tokenizer.size} ids, the model {loaded.model.config.vocabulary}; "
+            "they belong to different models"
+        )
+    return loaded.model, tokenizer
+
+
+def _opened(dense: LanguageModel, joint: bool) -> LanguageModel:
+    """A copy of a dense model that keeps [x; h] as one matrix, or as two."""
+    model = LanguageModel(replace(dense.config, joint=joint))
+    source = dense if joint == dense.config.joint else _rejoined(dense, joint)
+    model.load_state_dict(source.state_dict())
+    return model
+
+
+def _rejoined(dense: LanguageModel, joint: bool) -> nn.Module:
+    theirs = revert(dense)
+    return convert(theirs, joint=joint)
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
