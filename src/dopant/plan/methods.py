@@ -88,13 +88,17 @@ class Method:
             PlanError: an option that the method does not know, or that does not suit the shape.
         """
         options = options or Options()
+        self.check_options(options)
+        if gates < 1 or shape[0] % gates:
+            raise PlanError(f"a weight of {shape[0]} rows has no {gates} gates of equal rows")
+        return self.make_family(shape, gates, options)
+
+    def check_options(self, options: Options) -> None:
+        """Raise PlanError for an option that the method does not know."""
         for name in options.given():
             if name not in self.options:
                 known = f"it takes {', '.join(self.options)}" if self.options else "it takes none"
                 raise PlanError(f"method {self.name!r} has no use for {name!r}; {known}")
-        if gates < 1 or shape[0] % gates:
-            raise PlanError(f"a weight of {shape[0]} rows has no {gates} gates of equal rows")
-        return self.make_family(shape, gates, options)
 
 
 def method_named(name: str) -> Method:
