@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dopant.errors import InputError
-from dopant.ops.low_rank import leading_singular
+from dopant.ops.low_rank import leading_singular, widen
 
 Shape = tuple[int, int]
 
@@ -120,27 +121,31 @@ class _Form(torch.autograd.Function):
 def kronecker_rows(factors: Sequence[Tensor], index: Tensor) -> Tensor:
     """Rows of W, index (...) of integers -> (..., n): outer products of the factors' rows.
 
-    Row i of W takes from each factor the row given by i's digit in the mixed radix (a_1, a_2, ...). Negative
-    indices count from the end.
+    Row i of W takes from each factor the row given by i's digit in the mixed radix (a_1, a_2, ...).
 
     Raises:
-        IndexError: an index is outside -m ... m - 1.
+        IndexError: an index is outside 0 ... m - 1.
     """
-    m = math.prod(int(f.shape[1]) for f in factors)
     terms = factors[0].shape[0]
-    rest = index.reshape(-1).to(torch.int64)
-    rest = torch.where(rest < 0, rest + m, rest)
+    rest = index.reshape(-1)
     rows: list[Tensor] = []
     for factor in reversed(factors[1:]):
-        rows.append(factor.index_select(1, rest.remainder(factor.shape[1])))
+        rows.append(_digit_rows(factor, rest.remainder(factor.shape[1])))
         rest = rest.div(factor.shape[1], rounding_mode="floor")
-    rows.append(factors[0].index_select(1, rest))  # a digit out of range here is an index out of range
+    rows.append(_digit_rows(factors[0], rest))  # an index out of range leaves a first digit out of range
     count = rest.numel()
     product = rows[0]
     for row in rows[1:-1]:
-        product = (row.unsqueeze(3) * product.unsqueeze(2)).reshape(terms, count, -1)
+        product = (row.unsqueeze(3) * product.unsqueeze(2)).flatten(2)
     both = torch.bmm(rows[-1].permute(1, 2, 0), product.transpose(0, 1))
     return both.reshape(*index.shape, both.shape[1] * both.shape[2])
+
+
+def _digit_rows(factor: Tensor, digit: Tensor) -> Tensor:
+    """(terms, a, b), (count,) -> (terms, count, b)."""
+    terms, a, b = factor.shape
+    picked = F.embedding(digit, factor.transpose(0, 1).reshape(a, terms * b))
+    return picked.view(-1, terms, b).transpose(0, 1)
 
 
 def rearrange(matrix: Tensor, first: Shape, second: Shape) -> Tensor:
@@ -177,9 +182,10 @@ def nearest_kronecker(matrix: Tensor, shapes: Sequence[Shape], terms: int = 1) -
     _check_shapes(matrix, shapes)
     if terms < 1:
         raise InputError(f"terms must be 1 or more, got {terms}")
-    factors = _split(matrix, list(shapes), terms)
+    wide = widen(matrix)
+    factors = _split(wide, list(shapes), terms)
     if len(shapes) > 2:
-        factors = _alternate(matrix, factors)
+        factors = _alternate(wide, factors)
     return [factor.to(matrix.dtype).contiguous() for factor in _balance(factors)]
 
 
@@ -225,8 +231,8 @@ def _split(matrix: Tensor, shapes: list[Shape], terms: int) -> list[Tensor]:
     rank = min(terms, *arranged.shape)
     u, s, v = leading_singular(arranged, rank)
     if rank < terms:
-        u, v = (torch.nn.functional.pad(t, (0, terms - rank)) for t in (u, v))
-        s = torch.nn.functional.pad(s, (0, terms - rank))
+        u, v = (F.pad(t, (0, terms - rank)) for t in (u, v))
+        s = F.pad(s, (0, terms - rank))
     scale = s.sqrt()
     head = (u * scale).mT.reshape(terms, *first)
     tail = (v * scale).mT.reshape(terms, *rest)

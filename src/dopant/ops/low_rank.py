@@ -63,9 +63,15 @@ def nearest_low_rank(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Source: Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
     """
-    u, s, v = leading_singular(matrix, rank)
+    wide = widen(matrix)
+    u, s, v = leading_singular(wide, rank)
     scale = s.sqrt()
-    return u * scale, (v * scale).mT.contiguous()
+    return (u * scale).to(matrix.dtype), (v * scale).mT.to(matrix.dtype).contiguous()
+
+
+def widen(matrix: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, so that what is computed from them is rounded once, at the end."""
+    return matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
 
 
 def _check(matrix: Tensor, rank: int) -> None:
