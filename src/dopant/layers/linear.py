@@ -36,7 +36,10 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features)."""
         y = summed(products(self.weight), x)
-        return y if self.bias is None else y.add_(self.bias)  # in place: the decoder's y is large
+        if self.bias is None:
+            return y
+        # in place, the decoder's y being large; autograd forbids it for a view that a function of our own returned
+        return y + self.bias if y._is_view() else y.add_(self.bias)
 
     def extra_repr(self) -> str:
         """As torch.nn.Linear says it."""
