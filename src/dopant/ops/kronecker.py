@@ -126,14 +126,12 @@ def kronecker_rows(factors: Sequence[Tensor], index: Tensor) -> Tensor:
     Raises:
         IndexError: an index is outside 0 ... m - 1.
     """
-    terms = factors[0].shape[0]
     rest = index.reshape(-1)
     rows: list[Tensor] = []
     for factor in reversed(factors[1:]):
         rows.append(_digit_rows(factor, rest.remainder(factor.shape[1])))
         rest = rest.div(factor.shape[1], rounding_mode="floor")
     rows.append(_digit_rows(factors[0], rest))  # an index out of range leaves a first digit out of range
-    count = rest.numel()
     product = rows[0]
     for row in rows[1:-1]:
         product = (row.unsqueeze(3) * product.unsqueeze(2)).flatten(2)

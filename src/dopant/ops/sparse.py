@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -117,8 +119,9 @@ def _multiply(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_feat
             part = x[at : at + step].index_select(1, columns) * values
             output[at : at + step].index_add_(1, rows, part)
         return output
-    matrix = _csr(values, rows, columns, (out_features, x.shape[1]))[0]
-    return (matrix @ x.mT).mT
+    with _csr_is_beta():
+        matrix = _csr(values, rows, columns, (out_features, x.shape[1]))[0]
+        return (matrix @ x.mT).mT
 
 
 def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -131,8 +134,9 @@ def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
             left, right = g[at : at + step], x[at : at + step]
             total += (left.index_select(1, rows) * right.index_select(1, columns)).sum(0)
         return total
-    pattern, order = _csr(x.new_zeros(rows.numel()), rows, columns, (g.shape[1], x.shape[1]))
-    sampled = torch.sparse.sampled_addmm(pattern, g.mT, x, beta=0.0).values()
+    with _csr_is_beta():
+        pattern, order = _csr(x.new_zeros(rows.numel()), rows, columns, (g.shape[1], x.shape[1]))
+        sampled = torch.sparse.sampled_addmm(pattern, g.mT, x, beta=0.0).values()
     return sampled if order is None else torch.empty_like(sampled).index_copy_(0, order, sampled)
 
 
@@ -153,6 +157,12 @@ def _csr(values: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -
         values, rows, columns = values[order], rows[order], columns[order]
     starts = rows.new_zeros(size[0] + 1)
     starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
+    return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False), order
+
+
+@contextmanager
+def _csr_is_beta() -> Iterator[None]:
+    """Torch calls its CSR support beta, once a process; our users can do nothing about it."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(CSR|csr).*")  # torch calls its CSR support beta
-        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False), order
+        warnings.filterwarnings("ignore", message=".*CSR.*beta")
+        yield
