@@ -238,11 +238,9 @@ def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage])
 
 def _check_place(folder: Path, force: bool) -> None:
     """Only a model folder with nothing else in it gives way, so that a mistyped path costs nothing."""
-    try:
-        found = os.path.lexists(folder)
-    except ValueError as error:
-        raise InputError(f"{str(folder)!r} cannot be the name of a folder: {error}") from error
-    if not found:
+    if "\0" in str(folder):
+        raise InputError(f"{str(folder)!r} cannot be the name of a folder: it holds a null byte")
+    if not os.path.lexists(folder):
         return
     if not force:
         raise InputError(f"{folder} exists already; choose another place, or replace it with force")
