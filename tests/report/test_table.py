@@ -48,7 +48,7 @@ def test_markup_in_a_label_stays_text(report: Report) -> None:
 def test_missing_numbers_are_dashes(report: Report) -> None:
     row = report.rows[1].model_copy(update={"perplexity_test": None, "loss_percent": None})
     line = printed(report.model_copy(update={"rows": (row,)}), 50)[-1]
-    assert line.split() == ["Pruning", "25.0×", "49.9×", "–", "–"]
+    assert line.split()[-2:] == ["–", "–"]
 
 
 def test_markdown_has_as_many_cells_in_each_line(report: Report) -> None:

@@ -30,7 +30,7 @@ class Protocol(Record):
         unroll: time steps of one mini-batch.
         state_carried: the LSTM's state goes from one mini-batch to the next.
         valid_batch, test_batch: streams that the split is cut into for evaluation.
-        start: "new" (from scratch) or "fit" (from a trained dense model).
+        start: "scratch", or "dense": from a trained dense model.
         target: "25x" or "1.2MB".
         count: "parameters" or "bytes"; what the target counts.
         scope: "lstm", "model" or "re:PATTERN"; of which weights.
@@ -51,7 +51,7 @@ class Protocol(Record):
     test_batch: Count
     epochs: Count
     optimiser: str
-    start: str = "new"
+    start: str = "scratch"
     target: str
     count: Literal["parameters", "bytes"]
     scope: str

@@ -93,8 +93,9 @@ def summary(row: Row, report: Report) -> str:
 
 
 def headline(report: Report) -> str:
-    """The best compressed row in one sentence; the only row if nothing was compressed."""
-    return summary(report.best or report.rows[0], report)
+    """The best compressed row in one sentence; if there is none, the first compressed row or the dense one."""
+    compressed = next((row for row in report.rows if not row.dense), report.rows[0])
+    return summary(report.best or compressed, report)
 
 
 def protocol_line(protocol: Protocol) -> str:
@@ -115,3 +116,22 @@ def protocol_line(protocol: Protocol) -> str:
         f"dopant {protocol.versions.dopant} ({commit}), python {protocol.versions.python}, "
         f"torch {protocol.versions.torch}; {protocol.machine.cpu}, {protocol.machine.threads} threads."
     )
+
+
+def path_summary(row: Row) -> str:
+    """The last logged state of a doped row's two paths in one sentence."""
+    first, last = row.paths[0], row.paths[-1]
+    share = ""
+    if last.structure_norm is not None and last.overlay_norm is not None and last.structure_norm + last.overlay_norm:
+        part = 100 * last.structure_norm / (last.structure_norm + last.overlay_norm)
+        share = f"the structure makes up {part:.0f} % of the two norms; "
+    return (
+        f"at step {last.step:,}, {share}perplexity is {perplexity(last.valid_perplexity, 1)} with both, "
+        f"{perplexity(last.valid_without_overlay, 1)} without the overlay and "
+        f"{perplexity(last.valid_without_structure, 1)} without the structure; "
+        f"the overlay's density (grey) went from {_share(first.density)} to {_share(last.density)}."
+    )
+
+
+def _share(density: float | None) -> str:
+    return MISSING if density is None else f"{100 * density:.3g} %"

@@ -1,0 +1,164 @@
+"""The report as one HTML file that opens anywhere: no script, no request to the network, its data within."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from dopant.report import plots, words
+from dopant.report.drawing import NARROW, WIDE
+from dopant.report.report import Report
+from dopant.report.writing import write_text
+
+T = TypeVar("T")
+
+
+_STARTS = {"scratch": "from scratch", "dense": "from a trained dense model"}
+_COMMAND = 72  # characters that a command may have in one line
+_NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
+
+
+class Drawn(NamedTuple):
+    """One picture in two widths; the page shows the one that suits."""
+
+    wide: Markup
+    narrow: Markup
+
+
+def write_page(report: Report, path: str | Path) -> Path:
+    """Write the report as one self-contained HTML file, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    return write_text(path, make_page(report))
+
+
+def make_page(report: Report) -> str:
+    """The page as text; equal reports give equal pages."""
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.globals["w"] = words
+    template = environment.from_string(_resource("page.html"))
+    return template.render(
+        report=report,
+        protocol=report.protocol,
+        best=report.best,
+        dense=report.dense,
+        title=_title(report),
+        runners_up=_runners_up(report),
+        colours=plots.colours(report),
+        style=Markup(_resource("page.css")),
+        scatter=_drawn(plots.perplexity_against_bytes, report, name="bytes"),
+        curves=_drawn(plots.training_curves, report, name="curves"),
+        paths=[
+            (row, words.path_summary(row), _drawn(plots.path_contributions, row, name=f"paths{index}"))
+            for index, row in enumerate(report.rows)
+            if row.paths
+        ],
+        command=_in_lines(report.protocol.command),
+        run=_what_was_run(report),
+        when=_day(report.protocol.time),
+        data=base64.b64encode(report.model_dump_json(indent=1).encode()).decode(),
+    )
+
+
+def _drawn(plot: Callable[[T, int, str], str | None], subject: T, name: str) -> Drawn | None:
+    wide = plot(subject, WIDE, f"{name}-wide")
+    narrow = plot(subject, NARROW, f"{name}-narrow")
+    return None if wide is None or narrow is None else Drawn(Markup(wide), Markup(narrow))
+
+
+def _title(report: Report) -> str:
+    """What was tried: how many ways, of what, how small."""
+    ways = sum(not row.dense for row in report.rows)
+    if not ways:
+        return f"The {report.protocol.model} model on {report.protocol.corpus}"
+    many = _NUMBERS[ways] if ways < len(_NUMBERS) else str(ways)
+    target = report.protocol.target.strip()
+    scope = words.scope(report.protocol)
+    how = f"make the {scope} {target[:-1]}× smaller" if target.endswith("x") else f"fit the {scope} into {target}"
+    return f"{many} way{'s' * (ways != 1)} to {how}"
+
+
+def _runners_up(report: Report) -> str:
+    """The three compressed rows after the best, in order of their loss."""
+    rest = [row for row in report.rows if row is not report.best and row.loss_percent is not None]
+    rest.sort(key=lambda row: row.loss_percent or 0.0)
+    named = [f"{row.label} ({words.percent(row.loss_percent)})" for row in rest[:3]]
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]])) if named else ""
+
+
+def _what_was_run(report: Report) -> list[tuple[str, str]]:
+    """The protocol as names and values."""
+    protocol, machine, versions = report.protocol, report.protocol.machine, report.protocol.versions
+    tokens = protocol.tokens
+    source = "; ".join(f"{key} {value}" for key, value in protocol.source.items())
+    return [
+        ("Corpus", protocol.corpus + (f" ({source})" if source else "")),
+        ("Checksum of the text", f"sha256 {protocol.checksum}"),
+        ("Tokens", f"{tokens.train:,} training, {tokens.valid:,} validation, {tokens.test:,} test"),
+        ("Vocabulary", f"{protocol.vocabulary:,} ({protocol.tokenizer})"),
+        ("Model", protocol.model),
+        ("Start", _STARTS.get(protocol.start, protocol.start)),
+        ("Target", f"{protocol.target} by {protocol.count}, of the {words.scope(protocol)}"),
+        ("Stored as", protocol.storage),
+        ("Optimiser", protocol.optimiser),
+        ("Epochs", str(protocol.epochs)),
+        (
+            "Mini-batches",
+            f"{protocol.batch} streams × {protocol.unroll} steps, state "
+            f"{'carried over' if protocol.state_carried else 'not carried over'}",
+        ),
+        ("Evaluation", f"{protocol.valid_batch} streams for validation, {protocol.test_batch} for test"),
+        ("Seed", str(protocol.seed)),
+        ("Commit", protocol.commit + (", with uncommitted changes" if protocol.dirty else "")),
+        (
+            "Versions",
+            f"dopant {versions.dopant}, Python {versions.python}, torch {versions.torch}, numpy {versions.numpy}",
+        ),
+        (
+            "Machine",
+            f"{machine.cpu}, {machine.cores} cores, {words.size(machine.memory_bytes)} of memory, {machine.os}; "
+            f"computed on {machine.device}, {machine.threads} thread{'s' * (machine.threads != 1)}",
+        ),
+        ("Begun", protocol.time),
+        ("Took", words.duration(protocol.seconds)),
+    ]  # fmt: skip
+
+
+def _in_lines(command: str) -> str:
+    """A long command with an option a line, still fit to be pasted into a shell."""
+    try:
+        arguments = shlex.split(command)
+    except ValueError:  # an unclosed quote: no command line of ours
+        return command
+    if len(command) <= _COMMAND:
+        return command
+    lines: list[list[str]] = [[]]
+    for argument in arguments:
+        if argument.startswith("-") and len(argument) > 1:
+            lines.append([])
+        lines[-1].append(argument)
+    return " \\\n  ".join(shlex.join(line) for line in lines if line)
+
+
+def _day(time: str) -> str:
+    try:
+        day = datetime.fromisoformat(time).astimezone(UTC)
+    except ValueError:
+        return time
+    return f"{day.day} {day:%B %Y}"
+
+
+def _resource(name: str) -> str:
+    return files("dopant.report").joinpath("templates", name).read_text(encoding="utf-8")
