@@ -1,10 +1,11 @@
-"""One run: a recipe and a text go in; a model folder, its log and its row of a report come out."""
+"""One run: a recipe and a text go in; a model folder, its log and a report of one row come out."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,19 @@ from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import Setting, make_setting
-from dopant.report.records import read_kept, write_kept
-from dopant.report.report import CurvePoint, PathPoint, Row, WeightLine
+from dopant.recipes.setting import Setting, evaluation_batch, make_setting
+from dopant.report.records import Record, make_record
+from dopant.report.report import (
+    CurvePoint,
+    PathPoint,
+    Protocol,
+    Report,
+    Row,
+    Tokens,
+    WeightLine,
+    read_report,
+    write_report,
+)
 from dopant.report.writing import write_text
 from dopant.storage.folder import load, save
 from dopant.storage.inspect import inspect
@@ -41,13 +52,13 @@ class Places:
 
     @property
     def run(self) -> Path:
-        """Log, plan, checkpoint and row."""
+        """Log, plan, checkpoint and report."""
         return self.model.with_name(self.model.name + ".run")
 
     @property
-    def row(self) -> Path:
-        """The finished row: it exists when the run is done."""
-        return self.run / "row.json"
+    def report(self) -> Path:
+        """The run's report, of one row: it exists when the run is done."""
+        return self.run / "report.json"
 
     @property
     def log(self) -> Path:
@@ -82,28 +93,36 @@ def run_recipe(
     resume: bool = False,
     accelerator: Any = None,
     device: str = "cpu",
-) -> Row:
+    command: Sequence[str] = (),
+) -> Report:
     """Train a recipe's model, write its folder, and evaluate what was written.
 
     Args:
         recipe: what to do.
         corpus: the text.
-        out: the model folder; `<out>.run` beside it keeps log, plan, row, and while training a checkpoint.
+        out: the model folder; `<out>.run` beside it keeps log, plan, report, and while training a checkpoint.
         dense: a trained dense model, for recipes that start from one or distil.
         force: start anew and replace what is there.
         resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
         accelerator: an `accelerate.Accelerator`, to run on several processes.
         device: where to train; evaluation is on the CPU, from the file.
+        command: the arguments after `dopant` that ask for this run, for the record.
 
     Returns:
-        the row, `loss_percent` left open: it takes a dense row to compare with.
+        a report of one row, `loss_percent` left open: it takes a dense row to compare with.
+
+    Raises:
+        InputError: something is in the way, or the recipe needs a dense model.
+        PlanError: the target cannot be met.
+        TrainingError: the run diverged, or the checkpoint belongs to another run.
     """
+    started = datetime.now(UTC)
     places = Places(Path(out))
     main = accelerator is None or accelerator.is_main_process
     if main:
         claim(places, force=force, resume=resume)
-        if resume and places.row.exists() and places.model.exists():
-            return read_kept(places.row, Row)
+        if resume and places.report.exists() and places.model.exists():
+            return read_report(places.report)
     setting = make_setting(recipe, corpus, dense)
     text = resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
@@ -153,11 +172,46 @@ def run_recipe(
         )
     if accelerator is not None:
         accelerator.wait_for_everyone()
-    row = describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds)
+    report = Report(
+        protocol=make_protocol(recipe, setting, make_record(command, seed=recipe.seed, device=device, started=started)),
+        rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
+    )
     if main:
-        write_kept(places.row, row)
+        write_report(report, places.report)
         (places.run / "checkpoint.safetensors").unlink(missing_ok=True)
-    return row
+    return report
+
+
+def make_protocol(recipe: Recipe, setting: Setting, record: Record) -> Protocol:
+    """All that has to be equal for perplexities to be comparable."""
+    texts, training, plan = setting.texts, recipe.training, setting.plan
+    target = plan.target
+    wanted = "none" if target is None else f"{target.factor:g}x" if target.bytes is None else f"{target.bytes} bytes"
+    return Protocol(
+        **record.model_dump(),
+        model=recipe.model.size or f"{recipe.model.layers}×{recipe.model.hidden}",
+        corpus=texts.corpus.name,
+        checksum=texts.corpus.checksum,
+        source=texts.corpus.source,
+        tokens=Tokens(train=len(texts.train), valid=len(texts.valid), test=len(texts.test)),
+        vocabulary=texts.tokenizer.size,
+        tokenizer=texts.tokenizer.kind,
+        batch=training.batch,
+        unroll=training.unroll,
+        state_carried=True,
+        valid_batch=evaluation_batch("valid"),
+        test_batch=evaluation_batch("test"),
+        epochs=training.epochs,
+        optimiser=(
+            f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
+            f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
+        ),
+        start=recipe.start,
+        target=wanted,
+        count=recipe.count if target is None or target.bytes is None else "bytes",
+        scope=recipe.scope,
+        storage=str(plan.storage),
+    )
 
 
 def meet_byte_target(model: LanguageModel, plan: Plan) -> None:

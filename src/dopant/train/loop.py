@@ -252,8 +252,8 @@ def _share(columns: Tensor, accelerator: Any) -> Tensor:
             f"a batch of {columns.shape[1]} cannot be shared among {accelerator.num_processes} processes; "
             "choose a batch that their number divides"
         )
-    parts: tuple[Tensor, ...] = columns.chunk(accelerator.num_processes, dim=1)
-    return parts[accelerator.process_index]
+    parts = columns.chunk(accelerator.num_processes, dim=1)
+    return parts[int(accelerator.process_index)]
 
 
 def _gather(part: Tensor, run: Run) -> Tensor:
@@ -268,8 +268,8 @@ def _own_part(whole: Tensor, run: Run) -> Tensor:
     """This process's part of what `_gather` put together."""
     if run.accelerator is None:
         return whole
-    parts: tuple[Tensor, ...] = whole.chunk(run.accelerator.num_processes, dim=1)
-    return parts[run.accelerator.process_index]
+    parts = whole.chunk(run.accelerator.num_processes, dim=1)
+    return parts[int(run.accelerator.process_index)]
 
 
 def _mean(value: Tensor, run: Run) -> float:

@@ -59,7 +59,7 @@ class Distillation(_Settings):
     """
 
     weight: float = Field(0.0, ge=0.0, le=1.0)
-    temperature: float = Field(1.0, gt=0.0)
+    temperature: float = Field(1.0, gt=0.0, allow_inf_nan=False)
 
 
 class TrainSettings(_Settings):
@@ -80,13 +80,13 @@ class TrainSettings(_Settings):
     epochs: int = Field(13, ge=1)
     batch: int = Field(20, ge=1)
     unroll: int = Field(20, ge=1)
-    learning_rate: float = Field(1.0, gt=0.0)
+    learning_rate: float = Field(1.0, gt=0.0, allow_inf_nan=False)
     constant_epochs: float = Field(4.0, ge=0.0)
     decay: float = Field(0.5, gt=0.0, le=1.0)
-    clip: float = Field(5.0, ge=0.0)
-    factor_learning_rate: float = Field(0.3, ge=0.0)
-    structure_learning_rate: float = Field(1.0, ge=0.0)
-    overlay_start: float = Field(0.1, ge=0.0)
+    clip: float = Field(5.0, ge=0.0, allow_inf_nan=False)
+    factor_learning_rate: float = Field(0.3, ge=0.0, allow_inf_nan=False)
+    structure_learning_rate: float = Field(0.3, ge=0.0, allow_inf_nan=False)
+    overlay_start: float = Field(0.1, ge=0.0, allow_inf_nan=False)
     sparsify: Sparsify = Sparsify()
     co_matrix_dropout: CoMatrixDropout = CoMatrixDropout()
     distillation: Distillation = Distillation()

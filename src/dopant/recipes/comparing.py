@@ -1,0 +1,187 @@
+"""The main job: one dense model and the same model made small by every method, side by side in one report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dopant.cost import Cost
+from dopant.data import Corpus, read_corpus
+from dopant.errors import DopantError, InputError
+from dopant.models.sizes import SIZES
+from dopant.plan.methods import METHODS, method_named
+from dopant.recipes.read import read_recipe, shipped_recipes
+from dopant.recipes.run import Places, claim, label
+from dopant.recipes.schema import Recipe
+from dopant.recipes.side_by_side import Job, Listener, run_jobs
+from dopant.report.page import write_page
+from dopant.report.report import Report, Row, loss_percent, write_report
+
+
+def compare(
+    corpus: str | Path | Corpus = "python-docs",
+    model: str | Path = "tiny",
+    target: str | float | None = None,
+    methods: Sequence[str] | None = None,
+    *,
+    out: str | Path,
+    count: str = "bytes",
+    scope: str = "lstm",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    jobs: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    force: bool = False,
+    resume: bool = False,
+    listener: Listener | None = None,
+    command: Sequence[str] = (),
+) -> Report:
+    """Train a dense model and a compressed one by each method, and write `report.json` and `report.html`.
+
+    Args:
+        corpus: `python-docs`, a folder, a file, or a corpus.
+        model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it.
+        target: a factor such as 25x or bytes such as 1.2MB; None for 25x.
+        methods: names of methods or of shipped recipes; None for every method. Dense is always there.
+        out: a folder for the report and one model folder a method.
+        count, scope: what the factor counts, and of which weights.
+        overrides: `training.epochs=3` and the like, for all rows alike.
+        jobs: runs at a time; None for one a core.
+        threads: threads of each run. Equal seeds give equal bits only with equal threads.
+        force, resume: replace, or go on with, what is in `out`.
+
+    Raises:
+        DopantError: anything wrong with the arguments, before any work is done; or every method failed.
+    """
+    out = Path(out)
+    text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    start_folder = None if str(model) in SIZES else _dense_folder(model)
+    common = [f"count={count}", f"scope={scope}", f"seed={seed}"]
+    common += [] if target is None else [f"target={target}"]
+    recipes = {
+        name: _recipe(name, str(model), start_folder, [*common, *overrides]) for name in _names(methods, start_folder)
+    }
+    _claim(out, recipes, force=force, resume=resume)
+    out.mkdir(parents=True, exist_ok=True)
+    dense = out / "dense"
+    if start_folder is not None and not dense.exists():
+        shutil.copytree(start_folder, dense)
+    work = [_job(name, recipe, out, start_folder) for name, recipe in recipes.items()]
+    ended = run_jobs(
+        work,
+        text,
+        workers=jobs or os.cpu_count() or 1,
+        threads=threads,
+        options={"resume": resume, "force": force, "device": device, "command": tuple(command)},
+        listener=listener,
+    )
+    report = join_reports({name: ended[name] for name in recipes}, {name: recipes[name] for name in recipes})
+    write_report(report, out / "report.json")
+    write_page(report, out / "report.html")
+    return report
+
+
+def join_reports(ended: Mapping[str, Report | DopantError], recipes: Mapping[str, Recipe]) -> Report:
+    """The runs' reports as one, with each row's loss against the dense row.
+
+    Raises:
+        DopantError: not one run succeeded; the first error of them.
+    """
+    reports = {name: report for name, report in ended.items() if isinstance(report, Report)}
+    compressed = [report for report in reports.values() if not report.rows[0].dense]
+    if not reports:
+        raise next(error for error in ended.values() if isinstance(error, DopantError))
+    dense = next((report.rows[0] for report in reports.values() if report.rows[0].dense), None)
+    rows = []
+    for name, report in ended.items():
+        if isinstance(report, Report):
+            row = report.rows[0]
+            loss = None if row.dense or dense is None else loss_percent(row.perplexity_test, dense.perplexity_test)
+            rows.append(row.model_copy(update={"loss_percent": loss}))
+        else:
+            rows.append(_failed(name, recipes[name], str(report)))
+    protocol = (compressed or list(reports.values()))[0].protocol
+    return Report(protocol=protocol, rows=tuple(rows))
+
+
+def _failed(name: str, recipe: Recipe, reason: str) -> Row:
+    none = dict.fromkeys(("parameter_factor", "byte_factor", "perplexity_valid", "perplexity_test", "loss_percent"))
+    nothing: dict[str, Any] = {**none, **dict.fromkeys(Cost().__dict__, 0)}
+    nothing.pop("macs")
+    return Row(
+        method=recipe.method,
+        label=label(recipe),
+        **nothing,
+        file_bytes=0,
+        model_parameters=0,
+        model_bytes=0,
+        train_seconds=None,
+        folder=name,
+        note=reason,
+    )
+
+
+def _names(methods: Sequence[str] | None, start_folder: Path | None) -> list[str]:
+    known = shipped_recipes()
+    chosen = list(METHODS) if methods is None else list(dict.fromkeys(methods))
+    for name in chosen:
+        if name not in known:
+            method_named(name)  # raises, with the nearest name
+    return chosen if "dense" in chosen else ["dense", *chosen]
+
+
+def _recipe(name: str, model: str, start_folder: Path | None, overrides: Sequence[str]) -> Recipe:
+    if start_folder is None:
+        return read_recipe(name, [f"model={model}", *overrides])
+    return recovery_recipe(name, start_folder, overrides)
+
+
+def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
+    """A shipped recipe made to start from a trained dense model: its sizes and training, fit and then recover."""
+    trained = dense / "recipe.yaml"
+    if not trained.exists():
+        raise InputError(f"{dense} has no recipe.yaml, so nothing says how it was trained; compress a model of `train`")
+    before = read_recipe(trained)
+    settings = before.training
+    kept = [
+        f"model.{name}={_plain(value)}" for name, value in before.model.model_dump(exclude={"joint", "size"}).items()
+    ]
+    kept += [] if before.model.size is None else [f"model.size={before.model.size}"]
+    kept += [f"training.{name}={getattr(settings, name)}" for name in ("batch", "unroll", "clip", "epochs")]
+    kept += [f"training.{name}={getattr(settings, name)}" for name in ("learning_rate", "constant_epochs", "decay")]
+    return read_recipe(name, [*kept, *([] if name == "dense" else ["start=dense"]), *overrides])
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _dense_folder(model: str | Path) -> Path:
+    folder = Path(model)
+    if not folder.is_dir():
+        raise InputError(f"model {str(model)!r} is neither {', '.join(SIZES)} nor a model folder")
+    return folder
+
+
+def _claim(out: Path, recipes: Mapping[str, Recipe], *, force: bool, resume: bool) -> None:
+    """All places are asked for before the first is written to."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; a comparison is written as a folder, choose another place")
+    if out.exists() and not (force or resume) and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; go on with --resume, replace with --force, or choose another place")
+    if force and resume:
+        raise InputError("force starts anew and resume goes on; give one of them")
+    for name in recipes:
+        if not resume:
+            claim(Places(out / name), force=force, resume=False)
+
+
+def _job(name: str, recipe: Recipe, out: Path, start_folder: Path | None) -> Job:
+    needs = recipe.start == "dense" or recipe.training.distillation.weight > 0.0
+    if not needs:
+        return Job(name, recipe, out / name)
+    return Job(name, recipe, out / name, dense=out / "dense", after="dense" if start_folder is None else None)

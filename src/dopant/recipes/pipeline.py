@@ -1,0 +1,187 @@
+"""What the commands do, as functions of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dopant.data import Corpus, read_corpus
+from dopant.errors import InputError
+from dopant.evaluate import generate as continue_text
+from dopant.recipes.comparing import compare, recovery_recipe
+from dopant.recipes.read import read_recipe
+from dopant.recipes.run import run_recipe
+from dopant.recipes.schema import Recipe
+from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer
+from dopant.report.records import make_record
+from dopant.report.report import Report, loss_percent, write_report
+
+__all__ = ["Evaluation", "Generated", "compare", "compress", "evaluate", "generate", "train"]
+
+
+def train(
+    recipe: Recipe | str | Path,
+    corpus: str | Path | Corpus | None = None,
+    *,
+    out: str | Path,
+    dense: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    threads: int | None = 1,
+    device: str = "cpu",
+    accelerator: Any = None,
+    force: bool = False,
+    resume: bool = False,
+    command: Sequence[str] = (),
+) -> Report:
+    """Train what a recipe describes and write its model folder; see `dopant.recipes.run.run_recipe`.
+
+    Args:
+        recipe: a recipe, its file, or the name of a shipped one.
+        corpus: what to read; None for the recipe's own.
+        out: the model folder.
+        dense: a trained dense model, for recipes that start from one or distil.
+        overrides: `training.epochs=3` and the like.
+        threads: threads that torch uses; None leaves them as they are.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe, overrides)
+    elif overrides:
+        raise InputError("overrides belong to a recipe that is read; change the recipe object itself")
+    text = corpus if isinstance(corpus, Corpus) else read_corpus(recipe.corpus if corpus is None else corpus)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return run_recipe(
+        recipe,
+        text,
+        out,
+        dense=dense,
+        force=force,
+        resume=resume,
+        accelerator=accelerator,
+        device=device,
+        command=command,
+    )
+
+
+def compress(
+    model: str | Path,
+    corpus: str | Path | Corpus = "python-docs",
+    *,
+    out: str | Path,
+    method: str = "doped-kronecker",
+    target: str | float | None = None,
+    count: str = "bytes",
+    scope: str = "lstm",
+    seed: int = 0,
+    distill: float = 0.0,
+    overrides: Sequence[str] = (),
+    threads: int | None = 1,
+    device: str = "cpu",
+    force: bool = False,
+    resume: bool = False,
+    command: Sequence[str] = (),
+) -> Report:
+    """Make a trained dense model small: fit, then recover by training on, and compare with what it was.
+
+    Args:
+        model: folder of a trained dense model.
+        distill: weight of the dense model's own distribution in the loss, 0 to 1.
+        method, target, count, scope, overrides: as for `compare`.
+
+    Returns:
+        a report of one row, with its loss against the dense model.
+    """
+    wanted = [f"count={count}", f"scope={scope}", f"seed={seed}", f"training.distillation.weight={distill}"]
+    wanted += [] if target is None else [f"target={target}"]
+    recipe = recovery_recipe(method, Path(model), [*wanted, *overrides])
+    text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    report = train(
+        recipe,
+        text,
+        out=out,
+        dense=model,
+        threads=threads,
+        device=device,
+        force=force,
+        resume=resume,
+        command=command,
+    )
+    before = evaluate(model, text, "test").perplexity
+    row = report.rows[0].model_copy(update={"loss_percent": loss_percent(report.rows[0].perplexity_test, before)})
+    report = report.model_copy(update={"rows": (row,)})
+    write_report(report, Path(f"{out}.run") / "report.json")
+    return report
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A perplexity with the whole protocol it was measured under."""
+
+    perplexity: float
+    split: str
+    protocol: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return asdict(self)
+
+
+def evaluate(
+    folder: str | Path, corpus: str | Path | Corpus = "python-docs", split: str = "test", *, command: Sequence[str] = ()
+) -> Evaluation:
+    """Perplexity of a model folder on a text, computed from the files alone.
+
+    Raises:
+        InputError: an unknown split, or a text too short.
+        FileError: the folder cannot be read.
+    """
+    if split not in ("train", "valid", "test"):
+        raise InputError(f"split {split!r} is not known; choose train, valid or test")
+    model, tokenizer = load_with_tokenizer(folder)
+    text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    texts = encode(text, tokenizer)
+    record = make_record(command, seed=0)
+    protocol = {
+        "corpus": text.name,
+        "checksum": text.checksum,
+        "source": text.source,
+        "tokens": len(getattr(texts, split)),
+        "vocabulary": tokenizer.size,
+        "tokenizer": tokenizer.kind,
+        "batch": evaluation_batch(split),
+        "state_carried": True,
+        "unknown_words": "counted as <unk>",
+        **record.model_dump(exclude={"seed", "seconds"}),
+    }
+    return Evaluation(texts.perplexity(model, split), split, protocol)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A prompt, its continuation, and the words of the prompt that the vocabulary does not have."""
+
+    prompt: str
+    text: str
+    unknown_words: list[str]
+
+
+def generate(
+    folder: str | Path, prompt: str = "", tokens: int = 40, *, seed: int = 0, temperature: float = 1.0
+) -> Generated:
+    """Continue a prompt with a model folder; equal seeds give equal texts.
+
+    Raises:
+        InputError: numbers out of range.
+        FileError: the folder cannot be read.
+    """
+    model, tokenizer = load_with_tokenizer(folder)
+    ids = tokenizer.encode(prompt)
+    if len(ids) == 0:
+        ids = tokenizer.encode("\n")
+    generator = torch.Generator().manual_seed(seed)
+    new = continue_text(model, torch.as_tensor(ids), tokens, temperature=temperature, generator=generator)
+    return Generated(prompt, tokenizer.decode(new), tokenizer.unknown_words(prompt))

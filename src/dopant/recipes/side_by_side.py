@@ -1,0 +1,194 @@
+"""Several runs at once, each in a process of its own, with their progress read from their logs."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+from dopant.data import Corpus
+from dopant.errors import DopantError, TrainingError
+from dopant.recipes.run import Places, run_recipe
+from dopant.recipes.schema import Recipe
+from dopant.report.report import Report
+
+_POLL_SECONDS = 0.5
+_TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of several.
+
+    Args:
+        name: tells it from the others.
+        recipe, out, dense: as `run_recipe` takes them.
+        after: the name of a job that must be done first, because `dense` is its folder.
+    """
+
+    name: str
+    recipe: Recipe
+    out: Path
+    dense: Path | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is: `waiting`, `training`, `done` or `failed`, steps, and the last validation perplexity."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+    perplexity: float | None = None
+
+
+Listener = Callable[[Mapping[str, Standing]], None]
+
+
+@dataclass
+class _Running:
+    process: Any
+    answer: Connection
+    job: Job
+    log_end: Standing = field(default_factory=lambda: Standing("training"))
+
+
+def run_jobs(
+    jobs: list[Job],
+    corpus: Corpus,
+    *,
+    workers: int,
+    threads: int = 1,
+    options: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Report | DopantError]:
+    """Run all jobs, at most `workers` at a time; a job that fails does not stop the others.
+
+    Args:
+        jobs: in the order in which they are started.
+        corpus: the text of all.
+        workers: processes at a time.
+        threads: threads that torch uses in each.
+        options: further arguments of `run_recipe`.
+        listener: told twice a second how all of them stand.
+
+    Returns:
+        by job name the report, or the error that ended it.
+    """
+    context = _context()
+    waiting = list(jobs)
+    running: dict[str, _Running] = {}
+    ended: dict[str, Report | DopantError] = {}
+    try:
+        while waiting or running:
+            for job in [job for job in waiting if job.after is None or job.after in ended]:
+                if len(running) >= workers:
+                    break
+                waiting.remove(job)
+                if job.after is not None and not isinstance(ended[job.after], Report):
+                    ended[job.name] = TrainingError(f"{job.name} needs the model of {job.after}, which failed")
+                    continue
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (sender, job, corpus, threads, dict(options or {}))
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                sender.close()
+                running[job.name] = _Running(process, receiver, job)
+            wait_for([r.answer for r in running.values()], timeout=_POLL_SECONDS)
+            for name in [name for name, r in running.items() if r.answer.poll() or not r.process.is_alive()]:
+                ended[name] = _answer(running.pop(name))
+            if listener is not None:
+                listener(_standings(jobs, running, ended))
+    finally:
+        for remaining in running.values():
+            remaining.process.terminate()
+    return ended
+
+
+def _context() -> Any:
+    """Where there is one, a server that has torch imported already and forks quickly."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: dict[str, Any]) -> None:
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers, with one message for all
+    torch.set_num_threads(threads)
+    try:
+        answer.send(run_recipe(job.recipe, corpus, job.out, dense=job.dense, **options))
+    except DopantError as error:
+        answer.send((type(error), str(error)))
+    except OSError as error:
+        answer.send((TrainingError, f"{job.name}: {os.strerror(error.errno or 0)}: {error.filename or job.out}"))
+
+
+def _answer(running: _Running) -> Report | DopantError:
+    try:
+        answer = running.answer.recv()
+    except EOFError:
+        running.process.join()
+        return TrainingError(
+            f"the process of {running.job.name} ended with code {running.process.exitcode} and no word; "
+            "was it killed for memory? resume with fewer jobs"
+        )
+    running.process.join()
+    if isinstance(answer, Report):
+        return answer
+    kind, text = answer
+    error: DopantError = kind(text)
+    return error
+
+
+def _standings(
+    jobs: list[Job], running: Mapping[str, _Running], ended: Mapping[str, Report | DopantError]
+) -> dict[str, Standing]:
+    found: dict[str, Standing] = {}
+    for job in jobs:
+        if job.name in ended:
+            report = ended[job.name]
+            done = isinstance(report, Report)
+            found[job.name] = Standing(
+                "done" if done else "failed",
+                perplexity=report.rows[0].perplexity_valid if isinstance(report, Report) else None,
+            )
+        elif job.name in running:
+            running[job.name].log_end = last_standing(Places(job.out).log, running[job.name].log_end)
+            found[job.name] = running[job.name].log_end
+        else:
+            found[job.name] = Standing("waiting")
+    return found
+
+
+def last_standing(log: Path, before: Standing) -> Standing:
+    """How far the run that writes `log` is, from the end of the log; `before` where it tells nothing new."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return before
+    step, steps, perplexity = before.step, before.steps, before.perplexity
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the first line of the tail is cut
+            continue
+        if entry["event"] == "step":
+            step, steps = entry["step"], entry["steps"]
+        elif entry["event"] == "epoch":
+            step, perplexity = entry["step"], entry["valid_perplexity"]
+    return Standing("training", step, steps, perplexity)
