@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,18 @@ Config = dict[str, Any]
 Forge = Callable[..., None]
 
 
+def dumped(data: Any) -> str:
+    """Canonical JSON, however deep it is nested."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def canonical(data: Config) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    text = dumped(data)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -99,14 +110,16 @@ def forge() -> Forge:
             raw = len(head).to_bytes(8, "little") + head + body
         if whole is not None:
             raw = whole(raw)
-        tensors.write_bytes(raw)
+        if (header, data, whole) != (None, None, None):
+            tensors.write_bytes(raw)
         described = json.loads((folder / "config.json").read_text())
         described.pop("sha256")
         for name in described["files"]:
             described["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if config is not None:
             described = config(described) or described
-        described["sha256"] = canonical(described)
-        (folder / "config.json").write_text(json.dumps(described))
+        if isinstance(described, dict):
+            described["sha256"] = canonical(described)
+        (folder / "config.json").write_text(dumped(described))
 
     return alter
