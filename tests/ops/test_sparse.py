@@ -119,6 +119,13 @@ def test_an_input_that_is_not_contiguous(path: str) -> None:
     assert torch.allclose(sparse_linear(x, values, rows, columns, 5), expected, atol=1e-6)
 
 
+def test_the_product_may_be_changed_in_place(path: str) -> None:
+    rows, columns = random_pattern(5, 4, 9, 1)
+    values = torch.randn(9, requires_grad=True)
+    sparse_linear(torch.randn(2, 4), values, rows, columns, 5).add_(1.0).sum().backward()
+    assert values.grad is not None
+
+
 def test_nobody_is_warned_of_torchs_beta_state() -> None:
     rows, columns = random_pattern(5, 4, 9, 1)
     before = torch.is_warn_always_enabled()

@@ -121,7 +121,8 @@ def _multiply(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_feat
         return output
     with _csr_is_beta():
         matrix = _csr(values, rows, columns, (out_features, x.shape[1]))[0]
-        return (matrix @ x.mT).mT
+        # copied, not a view: autograd lets nobody change a view in place that a function of our own returned
+        return x.new_empty(x.shape[0], out_features).copy_((matrix @ x.mT).mT)
 
 
 def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

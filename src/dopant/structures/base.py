@@ -109,6 +109,14 @@ def check_whole(what: str, value: object, least: int) -> None:
         raise InputError(f"{what} must be a whole number of {least} or more, got {value!r}")
 
 
+def checked_index(index: Tensor, rows: int) -> Tensor:
+    """Indices as a flat int64 tensor; IndexError, as of torch.nn.Embedding, unless all are in 0 ... rows - 1."""
+    flat = index.reshape(-1).long()
+    if flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < rows:
+        raise IndexError(f"row indices must be in 0 ... {rows - 1}, got {int(flat.min())} to {int(flat.max())}")
+    return flat
+
+
 def linear_std(shape: Shape) -> float:
     """Standard deviation of torch.nn.Linear's initial weights: uniform within ±1 / sqrt(in)."""
     return float((3.0 * max(1, shape[1])) ** -0.5)

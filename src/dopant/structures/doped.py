@@ -42,10 +42,11 @@ class Doped(Structure):
         return self.base.cost(shape, storage) + self.overlay.cost(shape, storage)
 
     def new(self, shape: Shape, *, std: float | None = None, generator: torch.Generator | None = None) -> DopedWeight:
-        """Half of the variance each."""
+        """Half of the variance each; all of it in the base if the overlay is empty."""
         self.check(shape)
-        half = (linear_std(shape) if std is None else std) * 0.5**0.5
-        base = self.base.new(shape, std=half, generator=generator)
+        whole = linear_std(shape) if std is None else std
+        half = whole * 0.5**0.5
+        base = self.base.new(shape, std=half if self.overlay.nonzeros else whole, generator=generator)
         return DopedWeight(base, self.overlay.new(shape, std=half, generator=generator))
 
     def fit(self, matrix: Tensor) -> DopedWeight:

@@ -22,6 +22,7 @@ from dopant.structures.base import (
     Structure,
     StructuredWeight,
     check_whole,
+    checked_index,
     linear_std,
     register,
     uniform,
@@ -105,7 +106,7 @@ class SparseWeight(StructuredWeight):
 
     def rows(self, index: Tensor) -> Tensor:
         """Only the asked rows are filled in."""
-        flat = index.reshape(-1)
+        flat = checked_index(index, self.shape[0])
         first = torch.searchsorted(self.positions, flat * self.shape[1])
         counts = torch.searchsorted(self.positions, (flat + 1) * self.shape[1]) - first
         target = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), counts)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import InputError
-from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register
+from dopant.structures.base import Shape, Structure, StructuredWeight, checked_index, linear_std, register
 
 
 @register
@@ -90,7 +90,7 @@ class StackedWeight(StructuredWeight):
 
     def rows(self, index: Tensor) -> Tensor:
         """Each part answers for its own rows."""
-        flat = index.reshape(-1)
+        flat = checked_index(index, self.shape[0])
         picked: list[Tensor] = []
         order: list[Tensor] = []
         first = 0
