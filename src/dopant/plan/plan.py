@@ -111,7 +111,7 @@ class Plan:
     Args:
         method: the method of all weights that no rule gives another.
         target: None where nothing is to be made smaller (`dense`) or the structures were given without one.
-        storage: how numbers are written; bytes are priced so.
+        storage: how the numbers of the weights it decides about are written; those left alone stay float32.
         weights: every structured weight of the model, those left alone too.
         matches: (pattern, how many weights it decided).
     """
@@ -121,6 +121,10 @@ class Plan:
     storage: Storage
     weights: tuple[PlannedWeight, ...]
     matches: tuple[tuple[str, int], ...] = ()
+
+    def storages(self) -> dict[str, Storage]:
+        """How each weight is written, by its name."""
+        return {w.name: FLOAT32 if w.method is None else self.storage for w in self.weights}
 
     def scope(self) -> Total:
         """The weights that the plan decides about: the factor is theirs."""
@@ -206,9 +210,9 @@ def make_plan(
 
     Args:
         model: a module with structured weights, or its weights' places.
-        method: one of `METHODS`; `dense` leaves every weight dense and ignores the target.
+        method: one of `METHODS`; `dense` leaves every weight dense and ignores the target and the storage.
         target: a `Target`, or what `parse_target` reads, then with `count` and `scope`.
-        storage: how numbers are written.
+        storage: how the numbers of the weights decided about are written; all others stay float32.
         targets: patterns, or rules with a method or structure of their own; the first that matches wins.
         ignore: patterns of weights to leave alone.
         structure: all of a structure, or some of the method's options, for every weight without its own.
@@ -229,13 +233,13 @@ def make_plan(
     resolved = [_resolve(rules[matches.chosen[p.name]] if rules else default, default) for p in chosen]
     claims = [_claim(place, *how) for place, how in zip(chosen, resolved, strict=True)]
     if all(how[0].name == "dense" for how in resolved):
-        target = None
+        target, storage = None, FLOAT32
     structures = _share(chosen, [how[0].name for how in resolved], claims, target, storage)
     decided = {place.name: (how[0].name, kept) for place, how, kept in zip(chosen, resolved, structures, strict=True)}
     weights = []
     for place in found:
         name, kept = decided.get(place.name, (None, place.structure))
-        cost = kept.cost(place.shape, storage)
+        cost = kept.cost(place.shape, FLOAT32 if name is None else storage)
         weights.append(PlannedWeight(place.name, place.shape, place.gates, name, kept, cost))
     return Plan(method, target, storage, tuple(weights), matches.counts)
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Any
 
-from dopant.cost import Cost, Storage
+from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import FileError, InputError, PlanError
 from dopant.plan.methods import method_named
 from dopant.plan.plan import Plan, PlannedWeight
@@ -68,7 +68,7 @@ def _weight(item: Any, storage: Storage) -> PlannedWeight:
         structure.check(size)
     except (FileError, InputError) as error:
         raise PlanError(f"{_short(name)}: {error}") from None
-    cost = structure.cost(size, storage)
+    cost = structure.cost(size, FLOAT32 if method is None else storage)
     stated = {key: item[key] for key in costs}
     if stated != asdict(cost):
         raise PlanError(f"{_short(name)}: the plan says {_short(stated)}, but its structure costs {asdict(cost)}")

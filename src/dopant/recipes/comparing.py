@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dopant.cost import Cost
 from dopant.data import Corpus, read_corpus
-from dopant.errors import DopantError, InputError
+from dopant.errors import DopantError, InputError, PlanError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
+from dopant.plan.plan import Plan
+from dopant.recipes.planning import plan_recipes
 from dopant.recipes.read import read_recipe, shipped_recipes
 from dopant.recipes.run import Places, claim, label
 from dopant.recipes.schema import Recipe
@@ -37,6 +39,7 @@ def compare(
     device: str = "cpu",
     force: bool = False,
     resume: bool = False,
+    announce: Callable[[Mapping[str, Plan | PlanError]], None] | None = None,
     listener: Listener | None = None,
     command: Sequence[str] = (),
 ) -> Report:
@@ -53,9 +56,13 @@ def compare(
         jobs: runs at a time; None for one a core.
         threads: threads of each run. Equal seeds give equal bits only with equal threads.
         force, resume: replace, or go on with, what is in `out`.
+        announce: told the plan of each method before anything is done, or why there is none.
+        listener: told twice a second how the runs stand.
+        command: the arguments after `dopant` that ask for this, for the record.
 
     Raises:
-        DopantError: anything wrong with the arguments, before any work is done; or every method failed.
+        PlanError: a method that was named, or every method, cannot meet the target.
+        DopantError: anything else wrong with the arguments, before any work is done; or every method failed.
     """
     out = Path(out)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
@@ -66,6 +73,10 @@ def compare(
         name: _recipe(name, str(model), start_folder, [*common, *overrides]) for name in _names(methods, start_folder)
     }
     _claim(out, recipes, force=force, resume=resume)
+    plans = plan_recipes(recipes, text, start_folder)
+    _check_plans(plans, all_must_do=methods is not None)
+    if announce is not None:
+        announce(plans)
     out.mkdir(parents=True, exist_ok=True)
     dense = out / "dense"
     if start_folder is not None and not dense.exists():
@@ -83,6 +94,13 @@ def compare(
     write_report(report, out / "report.json")
     write_page(report, out / "report.html")
     return report
+
+
+def _check_plans(plans: Mapping[str, Plan | PlanError], *, all_must_do: bool) -> None:
+    errors = [plan for plan in plans.values() if isinstance(plan, PlanError)]
+    compressed = [plan for name, plan in plans.items() if name != "dense"]
+    if errors and (all_must_do or not any(isinstance(plan, Plan) for plan in compressed)):
+        raise errors[0]
 
 
 def join_reports(ended: Mapping[str, Report | DopantError], recipes: Mapping[str, Recipe]) -> Report:

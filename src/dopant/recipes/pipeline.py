@@ -162,10 +162,18 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Generated:
-    """A prompt, its continuation, and the words of the prompt that the vocabulary does not have."""
+    """A prompt and its continuation.
+
+    Args:
+        prompt: as it was given.
+        text: what the model wrote.
+        whole: both, the prompt as the model read it.
+        unknown_words: words of the prompt that the vocabulary does not have.
+    """
 
     prompt: str
     text: str
+    whole: str
     unknown_words: list[str]
 
 
@@ -184,4 +192,5 @@ def generate(
         ids = tokenizer.encode("\n")
     generator = torch.Generator().manual_seed(seed)
     new = continue_text(model, torch.as_tensor(ids), tokens, temperature=temperature, generator=generator)
-    return Generated(prompt, tokenizer.decode(new), tokenizer.unknown_words(prompt))
+    whole = tokenizer.decode([*map(int, ids), *new]).lstrip("\n") if prompt else tokenizer.decode(new)
+    return Generated(prompt, tokenizer.decode(new), whole, tokenizer.unknown_words(prompt))

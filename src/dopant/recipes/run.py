@@ -164,7 +164,7 @@ def run_recipe(
         save(
             places.model,
             model,
-            storage=setting.storage,
+            storage=setting.plan.storages(),
             tokenizer=setting.texts.tokenizer,
             recipe=text,
             extra={"method": recipe.method},

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dopant.cost import FLOAT32, Storage
 from dopant.data import Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
 from dopant.errors import FileError, InputError
 from dopant.evaluate import perplexity
@@ -61,14 +60,12 @@ class Setting:
         model: dense, random or trained before.
         teacher: a second copy of the trained dense model, if the recipe distils.
         plan: what the weights are to become.
-        storage: how each weight is written, by name.
     """
 
     texts: Texts
     model: LanguageModel
     teacher: LanguageModel | None
     plan: Plan
-    storage: dict[str, Storage]
 
     def fingerprint(self, recipe_text: str) -> str:
         """Tells this run from every other: recipe, text, vocabulary, plan and the weights it starts from."""
@@ -115,7 +112,6 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
         model=model,
         teacher=teacher[0] if teacher is not None and distils else None,
         plan=plan,
-        storage={w.name: plan.storage if w.method not in (None, "dense") else FLOAT32 for w in plan.weights},
     )
 
 
