@@ -1,0 +1,104 @@
+"""`dopant compress`: a trained model made small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dopant.cli.guard import guarded
+from dopant.cli.options import (
+    METHODS,
+    Corpus,
+    Count,
+    Device,
+    Force,
+    Indices,
+    Json,
+    Out,
+    Quiet,
+    Resume,
+    Scope,
+    Seed,
+    Settings,
+    Target,
+    TargetBytes,
+    Threads,
+    Values,
+    overrides,
+)
+from dopant.cli.output import say
+from dopant.cli.progress import watching
+from dopant.cli.results import show_report
+
+EXAMPLE = "dopant compress runs/first/dense --target 25x --corpus python-docs --out runs/small --distill"
+DISTILLED = 0.5  # the teacher's share of the loss
+
+
+@guarded
+def compress(
+    context: typer.Context,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The folder of a trained dense model.", show_default=False)
+    ],
+    out: Out,
+    corpus: Corpus = "python-docs",
+    target: Target = None,
+    target_bytes: TargetBytes = None,
+    count: Count = "bytes",
+    scope: Scope = "lstm",
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help=f"One of: {METHODS}; or a recipe.")
+    ] = "doped-kronecker",
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Learn from the dense model's predictions too, not from the text alone.")
+    ] = False,
+    distill_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--distill-weight",
+            metavar="W",
+            min=0.0,
+            max=1.0,
+            help=f"Their share of the loss, 0 to 1. [default: {DISTILLED} with --distill]",
+            show_default=False,
+        ),
+    ] = None,
+    values: Values = None,
+    indices: Indices = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "cpu",
+    force: Force = False,
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a trained model small, and recover.
+
+    The structures are fitted to the trained weights, then trained on with the schedule of the dense model.
+    """
+    from dopant.recipes.pipeline import compress as run
+
+    with watching(out.name, out, quiet=quiet):
+        report = run(
+            model,
+            corpus,
+            out=out,
+            method=method,
+            target=target,
+            count=count,
+            scope=scope,
+            seed=seed,
+            distill=distill_weight if distill_weight is not None else DISTILLED if distill else 0.0,
+            overrides=overrides(settings, target_bytes=target_bytes, values=values, indices=indices),
+            threads=threads,
+            device=device,
+            force=force,
+            resume=resume,
+            command=context.obj or (),
+        )
+    show_report(report, as_json=as_json)
+    say(f"wrote {out}", quiet=quiet)

@@ -1,0 +1,87 @@
+"""What a user sees when something goes wrong: one message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from dopant.cli.output import say
+from dopant.errors import DopantError
+
+TRACEBACK = "DOPANT_TRACEBACK"
+"""Set this variable to 1 to see tracebacks after all."""
+
+REFUSED = 2
+INTERRUPTED = 130  # as the shell has it for SIGINT
+BROKEN_PIPE = 141  # and for SIGPIPE
+MISTAKE_OF_OURS = 1
+
+P = ParamSpec("P")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors end in a message on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()  # a closed pipe shows here, not after main
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get(TRACEBACK) == "1":
+                raise
+            message, code = explain(error)
+            if code == BROKEN_PIPE:
+                _close_stdout()
+            elif message:
+                say(f"{typer.style('error:', fg='red', bold=True)} {message}")
+            raise typer.Exit(code) from None
+
+    return run
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The message for an error, and the exit code."""
+    if isinstance(error, DopantError):
+        return str(error), REFUSED
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return "", BROKEN_PIPE
+    if isinstance(error, OSError):
+        return _operating_system(error), REFUSED
+    if isinstance(error, MemoryError) or _is_torch_memory(error):
+        return "not enough memory; take a smaller model or batch, or fewer --jobs", REFUSED
+    first = (str(error).strip().splitlines() or [""])[0]
+    return (
+        f"{type(error).__name__}: {first}\n"
+        f"This is a mistake in dopant, not yours. {TRACEBACK}=1 in the environment shows where it is.",
+        MISTAKE_OF_OURS,
+    )
+
+
+def _operating_system(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}the disk is full; nothing half-written was left behind, make room and run it again"
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{place}{reason[:1].lower()}{reason[1:]}"
+
+
+def _is_torch_memory(error: BaseException) -> bool:
+    """torch says so in the words of a RuntimeError."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+
+
+def _close_stdout() -> None:
+    """Else Python complains at exit that it cannot flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

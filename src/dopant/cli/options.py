@@ -1,0 +1,87 @@
+"""Options that several commands share, with one name and one meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+METHODS = "dense, pruning, lmf, hmd, hmf, kronecker, hybrid-kronecker, doped-kronecker, doped-lmf, doped-hmd"
+"""For --help, which cannot wait for torch; a test holds it against `dopant.plan.METHODS`."""
+
+Corpus = Annotated[
+    str,
+    typer.Option(
+        "--corpus",
+        "-c",
+        metavar="CORPUS",
+        help="python-docs (built in), a folder with train, valid and test text, or one text file.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="25x", help="How small: a factor such as 25x, or bytes such as 1.2MB. [default: 25x]"
+    ),
+]
+TargetBytes = Annotated[
+    str | None, typer.Option("--target-bytes", metavar="1.2MB", help="How small, in bytes; instead of --target.")
+]
+_COUNT = typer.Option("--count", metavar="parameters|bytes", help="What the factor counts.")
+_SCOPE = typer.Option("--scope", metavar="lstm|model|re:PATTERN", help="Of which weights.")
+Count = Annotated[str, _COUNT]
+Scope = Annotated[str, _SCOPE]
+CountOrRecipes = Annotated[str | None, _COUNT]
+ScopeOrRecipes = Annotated[str | None, _SCOPE]
+Values = Annotated[
+    str | None,
+    typer.Option(
+        "--values", metavar="float32|float16|int8", help="How the file keeps numbers. [default: the recipe's]"
+    ),
+]
+Indices = Annotated[
+    str | None,
+    typer.Option("--indices", metavar="gaps|rice", help="How the file keeps positions. [default: the recipe's]"),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe: training.epochs=3. May be repeated."),
+]
+_SEED = typer.Option("--seed", metavar="N", min=0, help="Seed of every random number.")
+Seed = Annotated[int, _SEED]
+SeedOrRecipes = Annotated[int | None, _SEED]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="Threads of torch; equal bits need equal threads."),
+]
+Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to train.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is in the output folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout; messages stay on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages but errors.")]
+
+
+def overrides(
+    settings: list[str] | None,
+    *,
+    target: str | None = None,
+    target_bytes: str | None = None,
+    count: str | None = None,
+    scope: str | None = None,
+    values: str | None = None,
+    indices: str | None = None,
+    seed: int | None = None,
+) -> list[str]:
+    """The flags as settings of a recipe, where given; `--set` comes last and wins."""
+    flags = {
+        "target": target,
+        "target_bytes": target_bytes,
+        "count": count,
+        "scope": scope,
+        "storage.values": values,
+        "storage.indices": indices,
+        "seed": seed,
+    }
+    return [f"{key}={value}" for key, value in flags.items() if value is not None] + list(settings or [])

@@ -1,0 +1,70 @@
+"""`dopant train`: one recipe, one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dopant.cli.guard import guarded
+from dopant.cli.options import Device, Force, Json, Out, Quiet, Resume, SeedOrRecipes, Settings, Threads, overrides
+from dopant.cli.output import say
+from dopant.cli.progress import watching
+from dopant.cli.results import show_report
+
+EXAMPLE = "dopant train doped-kronecker --corpus python-docs --out runs/mine --set model=tiny"
+
+
+@guarded
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.", show_default=False)
+    ],
+    out: Out,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus",
+            "-c",
+            metavar="CORPUS",
+            help="python-docs, a folder with train, valid and test text, or one text file. [default: the recipe's]",
+            show_default=False,
+        ),
+    ] = None,
+    dense: Annotated[
+        Path | None,
+        typer.Option("--dense", metavar="MODEL", help="A trained dense model, for recipes that start from one."),
+    ] = None,
+    settings: Settings = None,
+    seed: SeedOrRecipes = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    force: Force = False,
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train what a recipe describes.
+
+    DIR becomes the model folder; DIR.run beside it keeps the log, the plan and the report. An interrupted run goes on
+    with --resume.
+    """
+    from dopant.recipes.pipeline import train as run
+
+    with watching(out.name, out, quiet=quiet):
+        report = run(
+            recipe,
+            corpus,
+            out=out,
+            dense=dense,
+            overrides=overrides(settings, seed=seed),
+            threads=threads,
+            device=device,
+            force=force,
+            resume=resume,
+            command=context.obj or (),
+        )
+    show_report(report, as_json=as_json)
+    say(f"wrote {out}", quiet=quiet)
