@@ -29,6 +29,7 @@ from dopant.cli.options import (
     overrides,
 )
 from dopant.cli.output import say
+from dopant.cli.plans import say_plan
 from dopant.cli.progress import watching
 from dopant.cli.results import show_report
 
@@ -98,6 +99,7 @@ def compress(
             device=device,
             force=force,
             resume=resume,
+            announce=None if quiet else say_plan,
             command=context.obj or (),
         )
     show_report(report, as_json=as_json)

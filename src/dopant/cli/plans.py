@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from dopant.plan import Plan
 
 
+def say_plan(plan: Plan) -> None:
+    """Every weight and the totals."""
+    from dopant.plan.table import text
+
+    say(f"The plan:\n{text(plan)}\n")
+
+
 def say_plans(plans: Mapping[str, Plan | PlanError]) -> None:
     """Of each method the weights it decides about, and their sums with both readings of the factor."""
     from dopant.errors import PlanError

@@ -10,6 +10,7 @@ import typer
 from dopant.cli.guard import guarded
 from dopant.cli.options import Device, Force, Json, Out, Quiet, Resume, SeedOrRecipes, Settings, Threads, overrides
 from dopant.cli.output import say
+from dopant.cli.plans import say_plan
 from dopant.cli.progress import watching
 from dopant.cli.results import show_report
 
@@ -64,6 +65,7 @@ def train(
             device=device,
             force=force,
             resume=resume,
+            announce=None if quiet else say_plan,
             command=context.obj or (),
         )
     show_report(report, as_json=as_json)

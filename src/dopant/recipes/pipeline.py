@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from dopant.data import Corpus, read_corpus
 from dopant.errors import InputError
 from dopant.evaluate import generate as continue_text
+from dopant.plan.plan import Plan
 from dopant.recipes.comparing import compare, recovery_recipe
 from dopant.recipes.read import read_recipe
 from dopant.recipes.run import run_recipe
@@ -35,6 +36,7 @@ def train(
     accelerator: Any = None,
     force: bool = False,
     resume: bool = False,
+    announce: Callable[[Plan], None] | None = None,
     command: Sequence[str] = (),
 ) -> Report:
     """Train what a recipe describes and write its model folder; see `dopant.recipes.run.run_recipe`.
@@ -46,6 +48,7 @@ def train(
         dense: a trained dense model, for recipes that start from one or distil.
         overrides: `training.epochs=3` and the like.
         threads: threads that torch uses; None leaves them as they are.
+        announce: told the plan before anything is done.
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides)
@@ -63,6 +66,7 @@ def train(
         resume=resume,
         accelerator=accelerator,
         device=device,
+        announce=announce,
         command=command,
     )
 
@@ -83,6 +87,7 @@ def compress(
     device: str = "cpu",
     force: bool = False,
     resume: bool = False,
+    announce: Callable[[Plan], None] | None = None,
     command: Sequence[str] = (),
 ) -> Report:
     """Make a trained dense model small: fit, then recover by training on, and compare with what it was.
@@ -108,6 +113,7 @@ def compress(
         device=device,
         force=force,
         resume=resume,
+        announce=announce,
         command=command,
     )
     before = evaluate(model, text, "test").perplexity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,6 +93,7 @@ def run_recipe(
     resume: bool = False,
     accelerator: Any = None,
     device: str = "cpu",
+    announce: Callable[[Plan], None] | None = None,
     command: Sequence[str] = (),
 ) -> Report:
     """Train a recipe's model, write its folder, and evaluate what was written.
@@ -106,6 +107,7 @@ def run_recipe(
         resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
         accelerator: an `accelerate.Accelerator`, to run on several processes.
         device: where to train; evaluation is on the CPU, from the file.
+        announce: told the plan before anything is done.
         command: the arguments after `dopant` that ask for this run, for the record.
 
     Returns:
@@ -124,6 +126,8 @@ def run_recipe(
         if resume and places.report.exists() and places.model.exists():
             return read_report(places.report)
     setting = make_setting(recipe, corpus, dense)
+    if main and announce is not None:
+        announce(setting.plan)
     text = resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
     if main:
