@@ -53,11 +53,14 @@ class Doped(Structure):
         """Base and overlay in turn, each nearest to what the other leaves, until it gains no more.
 
         Fitting once is not enough: what the overlay takes away changes the nearest base. Each turn is optimal for
-        its part, so the error never rises.
+        its part, so the error never rises. Which of the two goes first is tried out, so that the whole is never
+        worse than one of them alone.
         """
         matrix = matrix.detach()
         self.check((matrix.shape[0], matrix.shape[1]))
-        base, overlay, error = self._turn(matrix, matrix)
+        spared = self.overlay.fit(matrix).to_dense().detach()
+        starts = (self._turn(matrix, matrix), self._turn(matrix, matrix - spared))
+        base, overlay, error = min(starts, key=lambda turn: turn[2])
         for _ in range(_MAX_ROUNDS):
             next_base, next_overlay, next_error = self._turn(matrix, matrix - overlay.to_dense().detach())
             gain = error - next_error
