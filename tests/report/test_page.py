@@ -192,9 +192,17 @@ def test_a_single_row_makes_a_page(rows: slice, report: Report) -> None:
 
 
 def test_a_target_in_bytes(report: Report) -> None:
-    protocol = report.protocol.model_copy(update={"target": "1.2MB", "count": "bytes"})
+    protocol = report.protocol.model_copy(update={"target": "1200000 bytes", "count": "bytes"})
     text = plain(Reader(make_page(report.model_copy(update={"protocol": protocol, "rows": report.rows[:3]}))).text)
-    assert "Two ways to fit the LSTM weights into 1.2MB" in text
+    assert "Two ways to fit the LSTM weights into 1.20 MB" in text
+
+
+def test_a_row_that_failed_shows_why(report: Report) -> None:
+    nothing = {"parameters": 0, "stored_bytes": 0, "file_bytes": 0, "parameter_factor": None, "byte_factor": None}
+    none = {"perplexity_test": None, "perplexity_valid": None, "loss_percent": None, "train_seconds": None}
+    failed = row_changed(report, **nothing, **none, note="the loss became nan at step 3", curves=(), weights=())
+    text = plain(Reader(make_page(failed)).text)
+    assert "Pruning the loss became nan at step 3 – – – – – – – – –" in text
 
 
 def test_it_is_written_as_utf8(report: Report, page: str, tmp_path: Path) -> None:

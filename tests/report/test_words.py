@@ -66,9 +66,20 @@ def test_the_headline_without_a_dense_row(report: Report) -> None:
     assert words.headline(report.model_copy(update={"rows": rows})).endswith("perplexity 42.4")
 
 
+def test_the_headline_of_a_compression_names_its_loss(report: Report) -> None:
+    assert words.headline(report.model_copy(update={"rows": report.rows[7:8]})).endswith("42.4 (+2.7 % against dense)")
+
+
+@pytest.mark.parametrize(
+    ("target", "text"), [("25x", "25×"), ("12.5x", "12.5×"), ("300000 bytes", "300 kB"), ("none", "none")]
+)
+def test_target(target: str, text: str, report: Report) -> None:
+    assert words.target(report.protocol.model_copy(update={"target": target})) == text
+
+
 def test_the_headline_of_a_dense_model_alone(report: Report) -> None:
     alone = report.model_copy(update={"rows": report.rows[:1]})
-    assert words.headline(alone).startswith("Dense: 1.00× fewer parameters")
+    assert words.headline(alone) == "Dense: 1,048,576 parameters, 4.19 MB (LSTM weights), perplexity 41.3"
 
 
 def test_what_grew_is_not_called_smaller() -> None:
@@ -87,6 +98,6 @@ def test_the_protocol_names_what_a_perplexity_depends_on(report: Report) -> None
     line = words.protocol_line(report.protocol)
     for part in (
         "python-docs", "349,184", "39,115", "4,538", "batch 20", "unroll 35", "state carried", "1 (test)", "10 epochs",
-        "seed 1", "25x by parameters", "LSTM weights", "int8", "58c8ea7d2f1b", "2.13.0", "2 threads",
+        "seed 1", "25× by parameters", "LSTM weights", "int8", "58c8ea7d2f1b", "2.13.0", "2 threads",
     ):  # fmt: skip
         assert part in line

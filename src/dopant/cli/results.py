@@ -20,4 +20,7 @@ def show_report(report: Report, *, as_json: bool) -> None:
     else:
         console = stdout()
         console.print(make_table(report, console.width))
+        for row in report.rows:
+            if row.note:
+                console.print(f"{row.label}: {row.note}", markup=False, soft_wrap=True)
         console.print(f"\n{headline(report)}", markup=False, soft_wrap=True)

@@ -84,9 +84,8 @@ def _title(report: Report) -> str:
     if not ways:
         return f"The {report.protocol.model} model on {report.protocol.corpus}"
     many = _NUMBERS[ways] if ways < len(_NUMBERS) else str(ways)
-    target = report.protocol.target.strip()
-    scope = words.scope(report.protocol)
-    how = f"make the {scope} {target[:-1]}× smaller" if target.endswith("x") else f"fit the {scope} into {target}"
+    target, scope = words.target(report.protocol), words.scope(report.protocol)
+    how = f"make the {scope} {target} smaller" if target.endswith("×") else f"fit the {scope} into {target}"
     return f"{many} way{'s' * (ways != 1)} to {how}"
 
 
@@ -110,7 +109,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         ("Vocabulary", f"{protocol.vocabulary:,} ({protocol.tokenizer})"),
         ("Model", protocol.model),
         ("Start", _STARTS.get(protocol.start, protocol.start)),
-        ("Target", f"{protocol.target} by {protocol.count}, of the {words.scope(protocol)}"),
+        ("Target", f"{words.target(protocol)} by {protocol.count}, of the {words.scope(protocol)}"),
         ("Stored as", protocol.storage),
         ("Optimiser", protocol.optimiser),
         ("Epochs", str(protocol.epochs)),

@@ -82,7 +82,7 @@ def perplexity_against_bytes(report: Report, width: int, name: str) -> str | Non
                 markeredgecolor=COLOURS["paper"],
                 markeredgewidth=1.2,
                 zorder=3,
-                gid=picture.tip(f"{words.summary(row, report)}, {words.size(row.stored_bytes)}"),
+                gid=picture.tip(words.summary(row, report)),
             )
         marks = [
             Mark(

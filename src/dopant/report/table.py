@@ -27,12 +27,12 @@ class Column:
 
 COLUMNS: dict[str, Column] = {
     "method": Column("method", lambda row: row.label, left=True),
-    "parameters": Column("parameters", lambda row: words.count(row.parameters)),
-    "nonzeros": Column("non-\nzeros", lambda row: words.count(row.nonzeros) if row.nonzeros else words.MISSING),
+    "parameters": Column("parameters", lambda row: words.count(row.parameters or None)),
+    "nonzeros": Column("non-\nzeros", lambda row: words.count(row.nonzeros or None)),
     "parameter_factor": Column("fewer\nparam.", lambda row: words.factor(row.parameter_factor)),
-    "stored_bytes": Column("bytes", lambda row: words.size(row.stored_bytes)),
+    "stored_bytes": Column("bytes", lambda row: words.size(row.stored_bytes or None)),
     "byte_factor": Column("fewer\nbytes", lambda row: words.factor(row.byte_factor)),
-    "file": Column("whole\nfile", lambda row: words.size(row.file_bytes)),
+    "file": Column("whole\nfile", lambda row: words.size(row.file_bytes or None)),
     "valid": Column("valid\nperpl.", lambda row: words.perplexity(row.perplexity_valid)),
     "test": Column("test\nperpl.", lambda row: words.perplexity(row.perplexity_test)),
     "loss": Column("loss", lambda row: words.percent(row.loss_percent)),

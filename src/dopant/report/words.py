@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 
 from dopant.report.report import Protocol, Report, Row
@@ -73,6 +74,15 @@ def scope(protocol: Protocol) -> str:
     return known.get(protocol.scope, f"weights that match {protocol.scope.removeprefix('re:')}")
 
 
+def target(protocol: Protocol) -> str:
+    """How small: ``25×``, ``1.20 MB``; other words as they are."""
+    text = protocol.target.strip()
+    if re.fullmatch(r"[\d.]+x", text):
+        return f"{text[:-1]}×"
+    in_bytes = re.fullmatch(r"(\d+) bytes", text)
+    return size(int(in_bytes[1])) if in_bytes else text
+
+
 def fewer(number: float | None, noun: str) -> str:
     """``25.0× fewer parameters``; ``1.10× more bytes`` where nothing was saved."""
     if number is None or not isfinite(number) or number <= 0:
@@ -82,12 +92,17 @@ def fewer(number: float | None, noun: str) -> str:
 
 def summary(row: Row, report: Report) -> str:
     """One row in one sentence: what shrank, by how much, and what it cost."""
+    if row.dense:
+        return (
+            f"{row.label}: {count(row.parameters)} parameters, {size(row.stored_bytes)} ({scope(report.protocol)}), "
+            f"perplexity {perplexity(row.perplexity_test, 1)}"
+        )
     shrunk = (
         f"{row.label}: {fewer(row.parameter_factor, 'parameters')}, {fewer(row.byte_factor, 'bytes')} "
         f"({scope(report.protocol)}), perplexity {perplexity(row.perplexity_test, 1)}"
     )
     if report.dense is None:
-        return shrunk
+        return shrunk if row.loss_percent is None else f"{shrunk} ({percent(row.loss_percent)} against dense)"
     against = f"{shrunk} against {perplexity(report.dense.perplexity_test, 1)}"
     return f"{against} ({percent(row.loss_percent)})" if row.loss_percent is not None else against
 
@@ -110,7 +125,7 @@ def protocol_line(protocol: Protocol) -> str:
         f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {protocol.epochs} epochs, "
         f"{protocol.optimiser}, seed {protocol.seed}. "
-        f"Target {protocol.target} by {protocol.count}; factors, parameters and bytes are those of the "
+        f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
         f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
         f"the file is that of the whole model. "
         f"dopant {protocol.versions.dopant} ({commit}), python {protocol.versions.python}, "
