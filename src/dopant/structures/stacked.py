@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import InputError
-from dopant.structures.base import Shape, Structure, StructuredWeight, checked_index, linear_std, register
+from dopant.structures.base import Shape, Structure, StructuredWeight, check_whole, checked_index, linear_std, register
 
 
 @register
@@ -26,7 +26,9 @@ class Stacked(Structure):
     def __post_init__(self) -> None:
         if not all(isinstance(part, Structure) for part in self.parts):
             raise InputError(f"the parts of a stack must be structures, got {self.parts!r}")
-        if not self.parts or len(self.parts) != len(self.rows) or min(self.rows) < 1:
+        for rows in self.rows:
+            check_whole("the rows of a part", rows, 1)
+        if not self.parts or len(self.parts) != len(self.rows):
             raise InputError(
                 f"a stack needs one positive number of rows a part, got {len(self.parts)} parts and rows {self.rows}"
             )
