@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dopant.models.language_model import LanguageModel, LanguageModelConfig
     from dopant.plan.apply import apply_plan
     from dopant.plan.plan import Plan, make_plan
+    from dopant.plan.table import plan_table
     from dopant.plan.target import Target
     from dopant.recipes.pipeline import compare, compress, evaluate, generate, train
     from dopant.storage.folder import from_pretrained, load, save_pretrained
@@ -75,6 +76,7 @@ _HOMES = {
     "apply_plan": "dopant.plan.apply",
     "Plan": "dopant.plan.plan",
     "make_plan": "dopant.plan.plan",
+    "plan_table": "dopant.plan.table",
     "Target": "dopant.plan.target",
     "compare": "dopant.recipes.pipeline",
     "compress": "dopant.recipes.pipeline",
@@ -137,6 +139,7 @@ __all__ = [
     "inspect",
     "load",
     "make_plan",
+    "plan_table",
     "read_corpus",
     "revert",
     "save_pretrained",

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dopant.plan import Place, make_plan
-from dopant.plan.table import text
+from dopant.plan.table import plan_table
 from dopant.plan.words import in_words, reading
 from dopant.structures import Dense, Kronecker, LowRank, Stacked
 
@@ -14,7 +14,7 @@ PLACES = [
 
 def test_the_table_names_every_weight_and_both_readings_of_both_factors() -> None:
     plan = make_plan(PLACES, target="25x", count="parameters", targets=["re:lstm.*"])
-    lines = text(plan).splitlines()
+    lines = plan_table(plan).splitlines()
     heading, rule, *rows = lines[:5]
     assert heading.split() == ["weight", "shape", "method", "structure", "parameters", "bytes", "MACs"]
     assert set(rule) == {"─", " "}

@@ -53,7 +53,7 @@ def plan(
     Every weight with its shape, structure, parameters, bytes and multiply-accumulates, and the totals. Nothing is
     changed or written.
     """
-    from dopant.plan.table import text
+    from dopant.plan.table import plan_table
 
     changes = overrides(
         settings,
@@ -68,7 +68,7 @@ def plan(
     if as_json:
         show_json(found.to_dict())
     else:
-        show(text(found))
+        show(plan_table(found))
 
 
 def _plan(model: str, method: str, changes: list[str], vocabulary: int) -> Plan:

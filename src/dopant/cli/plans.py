@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def say_plan(plan: Plan) -> None:
     """Every weight and the totals."""
-    from dopant.plan.table import text
+    from dopant.plan.table import plan_table
 
-    say(f"The plan:\n{text(plan)}\n")
+    say(f"The plan:\n{plan_table(plan)}\n")
 
 
 def say_plans(plans: Mapping[str, Plan | PlanError]) -> None:

@@ -30,7 +30,7 @@ def totals(plan: Plan) -> list[str]:
     return lines
 
 
-def text(plan: Plan) -> str:
+def plan_table(plan: Plan) -> str:
     """The plan as a table in plain text, with its totals under it; the last line has no newline."""
     records = plan.rows()
     cells = [[heading for heading, _ in COLUMNS]]

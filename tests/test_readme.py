@@ -1,0 +1,62 @@
+"""What the README promises: its Python runs as it stands, its tables are those of the records, its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dopant.report.report import read_report
+from dopant.report.table import markdown_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+class MyModel(nn.Module):
+    """Somebody else's: it knows nothing of us."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(120, 32)
+        self.lstm = nn.LSTM(32, 48, num_layers=2, batch_first=True)
+        self.decoder = nn.Linear(48, 120)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.lstm(self.embedding(tokens))[0])
+
+
+def test_the_python_example_runs_and_keeps_its_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    code = block.replace('target="25x"', 'target="6x"')  # so small a model cannot be made 25 times smaller
+    assert code != block
+    names = {"MyModel": MyModel, "data": [torch.zeros(1)]}
+    exec(compile(code, "README.md", "exec"), names)
+    tokens = torch.arange(12).view(2, 6)
+    saved, loaded = names["before"], names["model"]
+    assert torch.allclose(saved(tokens), loaded(tokens), atol=0.05)
+    assert sum(p.numel() for p in loaded.parameters()) * 5 < sum(p.numel() for p in MyModel().parameters())
+
+
+def test_tables_come_from_records() -> None:
+    tables = re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- /table -->", README, re.DOTALL)
+    assert tables
+    for record, text in tables:
+        assert text.strip() == markdown_table(read_report(ROOT / record)).strip(), (
+            f"README's table of {record} is stale; run make readme"
+        )
+
+
+def test_pictures_and_pages_it_links_to_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_names_its_two_commands_and_the_makefile_has_them() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in set(re.findall(r"make (\w+)", README)):
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
