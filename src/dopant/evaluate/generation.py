@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +30,10 @@ def generate(
     """
     if prompt.numel() == 0:
         raise InputError("the prompt has no tokens; give one word at least")
-    if tokens < 1 or not temperature >= 0.0:
-        raise InputError(f"tokens must be 1 or more and temperature 0 or more, got {tokens} and {temperature}")
+    if tokens < 1:
+        raise InputError(f"tokens must be 1 or more, got {tokens}")
+    if not 0.0 <= temperature < math.inf:
+        raise InputError(f"temperature must be a number of 0 or more, got {temperature}")
     drawn: list[int] = []
     training = model.training
     model.eval()
@@ -41,7 +45,7 @@ def generate(
                 if temperature == 0.0:
                     token = int(scores.argmax())
                 else:
-                    chances = torch.softmax(scores / temperature, dim=-1)
+                    chances = torch.softmax((scores - scores.max()).double() / temperature, dim=-1)  # 0 / tiny is 0
                     token = int(torch.multinomial(chances, 1, generator=generator))
                 drawn.append(token)
                 if len(drawn) == tokens:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dopant.errors import InputError
+
 
 def perplexity(model: nn.Module, columns: Tensor, *, unroll: int = 64) -> float:
     """exp of the mean negative log-likelihood of each token given all before it in its stream.
@@ -19,7 +21,16 @@ def perplexity(model: nn.Module, columns: Tensor, *, unroll: int = 64) -> float:
 
     Returns:
         the perplexity, infinite if it overflows. The model's mode is put back.
+
+    Raises:
+        InputError: there is no token to predict, or `unroll` is below 1.
     """
+    if columns.dim() != 2 or columns.numel() == 0 or len(columns) < 2:
+        raise InputError(
+            f"perplexity needs columns (steps, batch) of two tokens or more each, got shape {tuple(columns.shape)}"
+        )
+    if unroll < 1:
+        raise InputError(f"unroll is {unroll}; at least 1 is needed")
     device = next(model.parameters()).device
     columns = columns.to(device)
     training = model.training
@@ -35,5 +46,5 @@ def perplexity(model: nn.Module, columns: Tensor, *, unroll: int = 64) -> float:
                 count += targets.numel()
     finally:
         model.train(training)
-    mean = total / max(1, count)
+    mean = total / count
     return math.exp(mean) if mean < 700.0 else math.inf

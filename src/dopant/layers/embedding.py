@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dopant.layers.row_masks import masked_rows
 from dopant.structures import Dense, StructuredWeight
 
 
@@ -38,8 +39,8 @@ class Embedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """index (...) of integers -> (..., embedding_dim)."""
-        rows = self.weight.rows(index)
-        if self.padding_idx is not None and self.training:
+        rows = masked_rows(self.weight, index)
+        if self.padding_idx is not None and rows.requires_grad:
             rows = torch.where((index == self.padding_idx).unsqueeze(-1), rows.detach(), rows)
         return rows
 

@@ -55,3 +55,15 @@ def masked_dense(weight: StructuredWeight) -> Tensor:
         total = matrix if total is None else total + matrix
     assert total is not None  # a weight has one path at least
     return total
+
+
+def masked_rows(weight: StructuredWeight, index: Tensor) -> Tensor:
+    """The rows of W at `index`, those of its paths under their masks; masks of more than a row fit `index`."""
+    if weight.row_masks is None:
+        return weight.rows(index)
+    total: Tensor | None = None
+    for path, mask in zip(weight.paths(), weight.row_masks, strict=True):
+        rows = path.rows(index) * mask.expand(*index.shape, mask.shape[-1]).gather(-1, index.unsqueeze(-1))
+        total = rows if total is None else total + rows
+    assert total is not None  # a weight has one path at least
+    return total

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,17 +33,23 @@ class Progress:
 
 
 State = tuple[Tensor, Tensor]
+States = dict[str, State]
+"""Recurrent states (h, c) by whose they are: `state` of the model, `teacher` of the model it learns from."""
+
+_OWN, _PARTS = "model/", ("h", "c")
 
 
-def save_checkpoint(path: Path, model: nn.Module, state: State | None, progress: Progress, fingerprint: str) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, states: Mapping[str, State], progress: Progress, fingerprint: str
+) -> None:
     """Write beside, then rename.
 
     Raises:
         FileError: the file cannot be written (full disk, no permission); the last checkpoint is untouched.
     """
-    tensors = {f"model/{name}": tensor.contiguous() for name, tensor in _own(model).items()}
-    if state is not None:
-        tensors |= {"state/h": state[0].contiguous(), "state/c": state[1].contiguous()}
+    tensors = {_OWN + name: tensor.contiguous() for name, tensor in _own(model).items()}
+    for whose, state in states.items():
+        tensors |= {f"{whose}/{part}": tensor.contiguous() for part, tensor in zip(_PARTS, state, strict=True)}
     metadata = {"progress": json.dumps(asdict(progress)), "fingerprint": fingerprint}
     beside = path.with_name(path.name + ".new")
     try:
@@ -53,11 +62,12 @@ def save_checkpoint(path: Path, model: nn.Module, state: State | None, progress:
         raise FileError(f"the checkpoint {path} could not be written: {error}; free some space and resume") from error
 
 
-def load_checkpoint(path: Path, model: nn.Module, fingerprint: str) -> tuple[State | None, Progress]:
-    """Put a checkpoint's weights into the model; returns the recurrent state and where the run stood.
+def load_checkpoint(path: Path, model: nn.Module, fingerprint: str) -> tuple[States, Progress]:
+    """Put a checkpoint's weights into the model; returns the recurrent states and where the run stood.
 
     Raises:
-        ResumeError: the checkpoint is damaged, or belongs to another recipe, model or corpus.
+        ResumeError: the checkpoint is damaged, or belongs to another recipe, model or corpus; the model is then as
+            it was.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -68,13 +78,22 @@ def load_checkpoint(path: Path, model: nn.Module, fingerprint: str) -> tuple[Sta
                     "resume with what it was made with, or start anew with --force"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        progress = Progress(**json.loads(metadata["progress"]))
-        weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
-        _restore(model, weights)
+        progress = _progress(json.loads(metadata["progress"]))
+        whose = sorted({name.rpartition("/")[0] for name in tensors if not name.startswith(_OWN)})
+        states = {name: (tensors[f"{name}/h"], tensors[f"{name}/c"]) for name in whose}
+        _restore(model, {name.removeprefix(_OWN): t for name, t in tensors.items() if name.startswith(_OWN)})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ResumeError(f"the checkpoint {path} is damaged ({error}); start anew with --force") from error
-    state = (tensors["state/h"], tensors["state/c"]) if "state/h" in tensors else None
-    return state, progress
+    return states, progress
+
+
+def _progress(data: dict[str, Any]) -> Progress:
+    for field in fields(Progress):
+        value = data[field.name]
+        right = type(value) is int or (field.type == "float" and type(value) is float and math.isfinite(value))
+        if not right or value < 0:
+            raise ValueError(f"its {field.name} is {value!r}")
+    return Progress(**data)
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:
@@ -86,9 +105,14 @@ def _own(model: nn.Module) -> dict[str, Tensor]:
 def _restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     own = _own(model)
     if own.keys() != tensors.keys():
-        raise ValueError(f"it holds {len(tensors)} tensors, the model {len(own)}, and their names differ")
+        odd = sorted(own.keys() ^ tensors.keys())
+        raise ValueError(f"it holds {len(tensors)} tensors, the model {len(own)}; only one of them has {odd[0]}")
+    for name, tensor in own.items():
+        theirs = tensors[name]
+        if (tensor.shape, tensor.dtype) != (theirs.shape, theirs.dtype):
+            raise ValueError(
+                f"{name} is {theirs.dtype} {tuple(theirs.shape)}, the model's {tensor.dtype} {tuple(tensor.shape)}"
+            )
     with torch.no_grad():
         for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape:
-                raise ValueError(f"{name} is {tuple(tensors[name].shape)}, the model's {tuple(tensor.shape)}")
             tensor.copy_(tensors[name])

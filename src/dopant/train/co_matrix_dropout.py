@@ -23,17 +23,18 @@ class RowMasks:
         self.first, self.last = settings.begin * steps, settings.end * steps
         self.weights = [slot.weight for slot in slots(model) if not isinstance(slot.weight, DenseWeight)]
 
-    def draw(self, step: int, generator: torch.Generator, size: tuple[int, int]) -> None:
+    def draw(self, step: int, generator: torch.Generator, size: tuple[int, int], streams: slice = slice(None)) -> None:
         """New masks for this step, or none outside the schedule.
 
         Args:
             step: of all training steps.
             generator: a CPU generator.
-            size: (time, batch) of what the model is about to see.
+            size: (time, batch) of the whole mini-batch.
+            streams: the part of the batch that this process sees: processes draw alike and take their own.
         """
         acting = self.settings.rate > 0.0 and self.first <= step < self.last
         for weight in self.weights:
-            weight.row_masks = self._masks(weight, generator, size) if acting else None
+            weight.row_masks = self._masks(weight, generator, size, streams) if acting else None
 
     def clear(self) -> None:
         """No masks, as evaluation needs it."""
@@ -41,27 +42,36 @@ class RowMasks:
             weight.row_masks = None
 
     def _masks(
-        self, weight: StructuredWeight, generator: torch.Generator, size: tuple[int, int]
+        self, weight: StructuredWeight, generator: torch.Generator, size: tuple[int, int], streams: slice
     ) -> tuple[Tensor, ...] | None:
         paths, settings = len(weight.paths()), self.settings
-        if paths == 1 and settings.path == "structure":
+        if paths == 1 and settings.path in ("structure", "whole"):  # nothing would be left of such a weight
             return None
-        device = next(weight.parameters()).device
-        dtype = next(weight.parameters()).dtype
-        shape = {"step": (), "sequence": size[1:], "element": size}[settings.sharing] + (weight.shape[0],)
-        keep = 1.0 - settings.rate
-        scale = 1.0 / keep if settings.scaling == "inverted" else 1.0
+        like, rows = next(weight.parameters()), weight.shape[0]
         if settings.path == "whole":
-            dropped = torch.rand(paths, generator=generator) < settings.rate
-            if dropped.all():  # a weight without any path would teach nothing
-                dropped[:] = False
-            return tuple(torch.full((shape[-1],), 0.0 if off else scale, dtype=dtype, device=device) for off in dropped)
+            return tuple(like.new_full((rows,), value) for value in self._whole_paths(paths, generator))
+        shape = {"step": (), "sequence": size[1:], "element": size}[settings.sharing]
         masks: list[Tensor] = []
         for number in range(paths):
             is_overlay = number == paths - 1
             if settings.path == "both" or (settings.path == "overlay") == is_overlay:
-                kept = torch.rand(shape, generator=generator) < keep
-                masks.append((kept * scale).to(device, dtype))
+                kept = torch.rand((*shape, rows), generator=generator) < 1.0 - settings.rate
+                if shape:
+                    kept = kept[..., streams, :]
+                masks.append((kept * self._scale(1.0 - settings.rate)).to(like))
             else:
-                masks.append(torch.ones(shape[-1], dtype=dtype, device=device))
+                masks.append(like.new_ones(rows))
         return tuple(masks)
+
+    def _whole_paths(self, paths: int, generator: torch.Generator) -> list[float]:
+        """One value a path. Where all would be dropped all are kept: a weight without any path would teach nothing."""
+        rate = self.settings.rate
+        dropped = torch.rand(paths, generator=generator) < rate
+        if dropped.all():
+            dropped[:] = False
+        scale = self._scale(1.0 - rate + rate**paths)
+        return [0.0 if off else scale for off in dropped.tolist()]
+
+    def _scale(self, kept: float) -> float:
+        """What is left is multiplied by, `kept` being its probability."""
+        return 1.0 / kept if self.settings.scaling == "inverted" else 1.0

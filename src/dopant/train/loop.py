@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dopant.errors import DivergenceError, InputError
 from dopant.layers import LSTM, slots
-from dopant.ops.cross_entropy import summed_cross_entropy
 from dopant.structures import DenseWeight, DopedWeight
-from dopant.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from dopant.train.checkpoint import Progress, State, States, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.log import TrainingLog
+from dopant.train.loss import training_loss
 from dopant.train.overlay import Annealing, Overlay
 from dopant.train.paths import trace_paths
+from dopant.train.processes import Processes
 from dopant.train.schedules import learning_rate
 from dopant.train.settings import TrainSettings
 
@@ -81,120 +81,178 @@ def train(model: nn.Module, settings: TrainSettings, run: Run, overlays: list[Ov
         overlays: the weights to be annealed, as `open_overlays` left them.
 
     Raises:
-        DivergenceError: the loss is no longer finite; the last checkpoint is kept.
-        ResumeError: the checkpoint belongs to another run.
+        DivergenceError: the loss is no longer finite; the last checkpoint, from which it still was, is kept.
+        ResumeError: the checkpoint belongs to another run, or it or the log is damaged.
+        FileError: the log or a checkpoint cannot be written.
         InputError: the text is shorter than one step, or the batch cannot be shared among the processes.
     """
-    unroll, device = settings.unroll, next(model.parameters()).device
-    columns = _share(run.columns, run.accelerator).to(device)
-    steps_per_epoch = (len(columns) - 1) // unroll
-    if steps_per_epoch < 1:
-        raise InputError(f"{len(columns)} tokens a stream are too few for an unroll of {unroll}; lower batch or unroll")
-    steps = steps_per_epoch * settings.epochs
-    rate = learning_rate(settings, steps_per_epoch)
-    annealing = Annealing(overlays, settings.sparsify, steps)
-    row_masks = RowMasks(model, settings.co_matrix_dropout, steps)
-    optimiser, multipliers = _optimiser(model, settings)
     for module in model.modules():
         if isinstance(module, LSTM):
             module.contraction = settings.contraction
+    training = _Training(model, settings, run, overlays)
+    try:
+        training.go()
+    finally:
+        training.row_masks.clear()
+        training.log.close()
+    return Result(training.log.of("epoch"), training.log.of("paths"), training.seconds(), training.steps)
 
-    checkpoint = None if run.folder is None else run.folder / "checkpoint.safetensors"
-    progress, state = Progress(), None
-    if run.resume and checkpoint is not None and checkpoint.exists():
-        state, progress = load_checkpoint(checkpoint, model, run.fingerprint)
-        if state is not None:
-            state = (_own_part(state[0], run).to(device), _own_part(state[1], run).to(device))
-    main = run.accelerator is None or run.accelerator.is_main_process
-    log = TrainingLog(run.folder / "log.jsonl" if run.folder and main else None, progress.log_size)
-    forward = model if run.accelerator is None else run.accelerator.prepare_model(model)
-    started = time.perf_counter() - progress.seconds
 
-    def keep() -> None:
-        progress.log_size = log.size()
-        progress.seconds = time.perf_counter() - started
-        whole = None if state is None else (_gather(state[0], run), _gather(state[1], run))
-        if checkpoint is not None and main:
-            save_checkpoint(checkpoint, model, whole, progress, run.fingerprint)
+class _Training:
+    """One call of `train`: what its steps share."""
 
-    if progress.step == 0:
-        keep()
-    while progress.step < steps:
-        step = progress.step
-        epoch, within = divmod(step, steps_per_epoch)
-        if within == 0:
-            state = None
-        annealing.before_step(step)
-        generator = _seeded(run, step)
-        inputs, targets = (columns[within * unroll + shift :][:unroll] for shift in (0, 1))
-        row_masks.draw(step, generator, (unroll, columns.shape[1]))
-        for group, multiplier in zip(optimiser.param_groups, multipliers, strict=True):
-            group["lr"] = rate(step) * multiplier
-
-        model.train()
-        logits, state = forward(inputs, state)
-        state = (state[0].detach(), state[1].detach())
-        loss, likelihood = _loss(logits, inputs, targets, settings, run.teacher)
-        value = _mean(likelihood, run)
-        if not math.isfinite(value):
-            log.write("diverged", step=step, loss=str(value))
-            log.close()
-            raise DivergenceError(
-                f"the loss became {value} at step {step} of {steps} (epoch {epoch + 1}); lower the learning rate"
-                + (f"; {checkpoint} holds the last good state" if checkpoint else "")
+    def __init__(self, model: nn.Module, settings: TrainSettings, run: Run, overlays: list[Overlay]) -> None:
+        self.model, self.settings, self.run = model, settings, run
+        self.processes = Processes(run.accelerator)
+        self.streams = self.processes.streams(run.columns.shape[1])
+        device = next(model.parameters()).device if run.accelerator is None else run.accelerator.device
+        model.to(device)
+        self.teacher = None if settings.distillation.weight == 0.0 else run.teacher
+        if self.teacher is not None:
+            self.teacher.to(device).eval()
+        self.columns = run.columns[:, self.streams].to(device)
+        self.steps_per_epoch = (len(self.columns) - 1) // settings.unroll
+        if self.steps_per_epoch < 1:
+            raise InputError(
+                f"{len(self.columns)} tokens a stream are too few for an unroll of {settings.unroll}; "
+                "lower batch or unroll"
             )
-        optimiser.zero_grad(set_to_none=True)
-        if run.accelerator is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            run.accelerator.backward(loss)
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimiser.step()
-        row_masks.clear()
+        self.steps = self.steps_per_epoch * settings.epochs
+        self.rate = learning_rate(settings, self.steps_per_epoch)
+        self.annealing = Annealing(overlays, settings.sparsify, self.steps)
+        self.row_masks = RowMasks(model, settings.co_matrix_dropout, self.steps)
+        self.optimiser, self.multipliers = _optimiser(model, settings)
 
-        progress.step += 1
-        progress.loss_sum += value
-        progress.token_steps += unroll
-        if progress.step % LOG_EVERY == 0:
-            log.write(
+        self.checkpoint = None if run.folder is None else run.folder / "checkpoint.safetensors"
+        self.progress, self.states = Progress(), States()
+        if run.resume and self.checkpoint is not None and self.checkpoint.exists():
+            states, self.progress = load_checkpoint(self.checkpoint, model, run.fingerprint)
+            self.states = {
+                whose: (h[:, self.streams].to(device), c[:, self.streams].to(device))
+                for whose, (h, c) in states.items()
+            }
+        kept = run.folder / "log.jsonl" if run.folder is not None and self.processes.main else None
+        self.log = TrainingLog(kept, self.progress.log_size)
+        self.forward = self.processes.wrapped(model)
+        self.started = time.perf_counter() - self.progress.seconds
+
+    def go(self) -> None:
+        """All steps that are left."""
+        while self.progress.step < self.steps:
+            epoch, within = divmod(self.progress.step, self.steps_per_epoch)
+            self._step(epoch, within)
+            if within + 1 == self.steps_per_epoch:
+                self._end_epoch(epoch)
+            elif self.settings.trace_every and self.progress.step % self.settings.trace_every == 0:
+                self._trace()
+
+    def seconds(self) -> float:
+        """Of training, those before a resume included."""
+        return time.perf_counter() - self.started
+
+    def _step(self, epoch: int, within: int) -> None:
+        step, settings, unroll = self.progress.step, self.settings, self.settings.unroll
+        if within == 0:
+            self.states = {}
+        self.annealing.before_step(step)
+        generator = _seeded(self.run, step, self.processes.rank)
+        inputs, targets = (self.columns[within * unroll + shift :][:unroll] for shift in (0, 1))
+        self.row_masks.draw(step, generator, (unroll, self.run.columns.shape[1]), self.streams)
+        for group, multiplier in zip(self.optimiser.param_groups, self.multipliers, strict=True):
+            group["lr"] = self.rate(step) * multiplier
+
+        self.model.train()
+        logits, state = self.forward(inputs, self.states.get("state"))
+        after: States = {"state": _detached(state)}
+        soft = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                soft, after["teacher"] = self.teacher(inputs, self.states.get("teacher"))
+        loss, likelihood = training_loss(logits, targets, soft, settings.distillation)
+        value = self.processes.mean(likelihood)
+        self._check("loss", value, epoch)
+        if self._checkpoint_due(step, within):  # now, as the loss has shown that these weights are sound
+            self._keep()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.processes.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
+        self._check("gradient", float(norm), epoch)
+        self.optimiser.step()
+        self.row_masks.clear()
+
+        self.states = after
+        self.progress.step += 1
+        self.progress.loss_sum += value
+        self.progress.token_steps += unroll
+        if self.progress.step % LOG_EVERY == 0:
+            self.log.write(
                 "step",
-                step=progress.step,
-                steps=steps,
+                step=self.progress.step,
+                steps=self.steps,
                 epoch=epoch + 1,
                 loss=value / unroll,
-                learning_rate=rate(step),
-                seconds=round(time.perf_counter() - started, 3),
+                learning_rate=self.rate(step),
+                seconds=round(self.seconds(), 3),
             )
-        if settings.trace_every and progress.step % settings.trace_every == 0 and within + 1 < steps_per_epoch:
-            _trace(model, run, log, progress.step)
-        if within + 1 == steps_per_epoch:
-            log.write(
-                "epoch",
-                epoch=epoch + 1,
-                step=progress.step,
-                tokens=progress.step * unroll * run.columns.shape[1],
-                train_perplexity=_perplexity(progress.loss_sum / max(1, progress.token_steps)),
-                valid_perplexity=run.validate(model),
-                learning_rate=rate(step),
-                seconds=round(time.perf_counter() - started, 3),
-            )
-            _trace(model, run, log, progress.step)
-            progress.loss_sum, progress.token_steps = 0.0, 0
-            keep()
-        elif settings.checkpoint_every and progress.step % settings.checkpoint_every == 0:
-            keep()
-    log.close()
-    return Result(log.of("epoch"), log.of("paths"), time.perf_counter() - started, steps)
+
+    def _end_epoch(self, epoch: int) -> None:
+        progress = self.progress
+        perplexity = self.run.validate(self.model)
+        self._check("validation perplexity", perplexity, epoch)
+        self.log.write(
+            "epoch",
+            epoch=epoch + 1,
+            step=progress.step,
+            tokens=progress.step * self.settings.unroll * self.run.columns.shape[1],
+            train_perplexity=_perplexity(progress.loss_sum / max(1, progress.token_steps)),
+            valid_perplexity=perplexity,
+            learning_rate=self.rate(progress.step - 1),
+            seconds=round(self.seconds(), 3),
+        )
+        self._trace()
+        progress.loss_sum, progress.token_steps = 0.0, 0
+        self._keep()
+
+    def _checkpoint_due(self, step: int, within: int) -> bool:
+        """At the very start, and within an epoch; its end has a checkpoint anyway."""
+        every = self.settings.checkpoint_every
+        return step == 0 or bool(every and within and step % every == 0)
+
+    def _keep(self) -> None:
+        self.progress.log_size = self.log.size()
+        self.progress.seconds = self.seconds()
+        gathered = self.processes.gathered
+        whole = {whose: (gathered(h), gathered(c)) for whose, (h, c) in self.states.items()}
+        if self.checkpoint is not None and self.processes.main:
+            save_checkpoint(self.checkpoint, self.model, whole, self.progress, self.run.fingerprint)
+
+    def _trace(self) -> None:
+        validate = self.run.validate_paths
+        if validate is not None and (found := trace_paths(self.model, validate)) is not None:
+            self.log.write("paths", step=self.progress.step, **found)
+
+    def _check(self, what: str, value: float, epoch: int) -> None:
+        if math.isfinite(value):
+            return
+        step = self.progress.step
+        self.log.write("diverged", step=step, what=what, value=str(value))
+        kept = self.checkpoint is not None and self.checkpoint.exists()
+        raise DivergenceError(
+            f"the {what} became {value} at step {step} of {self.steps} (epoch {epoch + 1}); lower the learning rate"
+            + (f"; {self.checkpoint} holds the last good state" if kept else "")
+        )
+
+
+def _detached(state: State) -> State:
+    return state[0].detach(), state[1].detach()
 
 
 def _perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))
 
 
-def _seeded(run: Run, step: int) -> torch.Generator:
+def _seeded(run: Run, step: int, rank: int) -> torch.Generator:
     """The step's generator for masks; dropout draws from torch's own, seeded likewise, apart on each process."""
-    rank = 0 if run.accelerator is None else run.accelerator.process_index
     digest = hashlib.sha256(f"{run.seed}/{step}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[8:15], "big") + rank)
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -220,57 +278,3 @@ def _optimiser(model: nn.Module, settings: TrainSettings) -> tuple[torch.optim.O
     place(model, 1.0)
     optimiser = torch.optim.SGD([{"params": list(group.values())} for group in groups.values()], lr=0.0)
     return optimiser, list(groups)
-
-
-def _loss(
-    logits: Tensor, inputs: Tensor, targets: Tensor, settings: TrainSettings, teacher: nn.Module | None
-) -> tuple[Tensor, Tensor]:
-    """The loss to descend and the likelihood part alone, both summed over the unroll, averaged over the batch."""
-    batch, flat = targets.shape[1], logits.flatten(0, 1)
-    likelihood = summed_cross_entropy(flat, targets.flatten()) / batch
-    if teacher is None or settings.distillation.weight == 0.0:
-        return likelihood, likelihood.detach()
-    weight, temperature = settings.distillation.weight, settings.distillation.temperature
-    with torch.no_grad():
-        soft = F.log_softmax(teacher(inputs)[0].flatten(0, 1) / temperature, dim=-1)
-    own = F.log_softmax(flat / temperature, dim=-1)
-    divergence = F.kl_div(own, soft, reduction="sum", log_target=True) / batch
-    return (1.0 - weight) * likelihood + weight * temperature**2 * divergence, likelihood.detach()
-
-
-def _trace(model: nn.Module, run: Run, log: TrainingLog, step: int) -> None:
-    if run.validate_paths is not None and (found := trace_paths(model, run.validate_paths)) is not None:
-        log.write("paths", step=step, **found)
-
-
-def _share(columns: Tensor, accelerator: Any) -> Tensor:
-    """This process's streams."""
-    if accelerator is None or accelerator.num_processes == 1:
-        return columns
-    if columns.shape[1] % accelerator.num_processes:
-        raise InputError(
-            f"a batch of {columns.shape[1]} cannot be shared among {accelerator.num_processes} processes; "
-            "choose a batch that their number divides"
-        )
-    parts = columns.chunk(accelerator.num_processes, dim=1)
-    return parts[int(accelerator.process_index)]
-
-
-def _gather(part: Tensor, run: Run) -> Tensor:
-    """The processes' parts (layers, batch, size) as one."""
-    if run.accelerator is None:
-        return part
-    gathered: Tensor = run.accelerator.gather(part.transpose(0, 1).contiguous())
-    return gathered.transpose(0, 1)
-
-
-def _own_part(whole: Tensor, run: Run) -> Tensor:
-    """This process's part of what `_gather` put together."""
-    if run.accelerator is None:
-        return whole
-    parts = whole.chunk(run.accelerator.num_processes, dim=1)
-    return parts[int(run.accelerator.process_index)]
-
-
-def _mean(value: Tensor, run: Run) -> float:
-    return float(value if run.accelerator is None else run.accelerator.reduce(value, "mean"))

@@ -11,6 +11,11 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+def _check_order(begin: float, end: float) -> None:
+    if end < begin:
+        raise ValueError(f"end {end} lies before begin {begin}; it must be at or after it")
+
+
 class Sparsify(_Settings):
     """From dense to sparse while training: the cubic schedule of Zhu & Gupta (arXiv 1710.01878).
 
@@ -25,8 +30,7 @@ class Sparsify(_Settings):
 
     @model_validator(mode="after")
     def _ordered(self) -> Sparsify:
-        if self.end < self.begin:
-            raise ValueError(f"end {self.end} lies before begin {self.begin}; it must be at or after it")
+        _check_order(self.begin, self.end)
         return self
 
 
@@ -36,8 +40,9 @@ class CoMatrixDropout(_Settings):
     Args:
         rate: probability that an output row of a path is dropped.
         path: which summands draw masks: `both` (independent masks), `structure`, `overlay`, or `whole` (all rows
-            of one path at once). A weight with one summand (pruning) is treated as an overlay.
-        scaling: `inverted` divides what stays by 1 - rate, `none` leaves it.
+            of one path at once, but never both). A weight with one summand (pruning) is treated as an overlay, and
+            is never dropped as a whole.
+        scaling: `inverted` divides what stays by its probability of staying, `none` leaves it.
         sharing: one mask for a training `step`, for each `sequence` of the batch, or for every `element`
             (sequence and time step). The last two keep the paths apart in the recurrence and train slower.
         begin, end: fractions of training between which it acts.
@@ -49,6 +54,11 @@ class CoMatrixDropout(_Settings):
     sharing: Literal["step", "sequence", "element"] = "step"
     begin: float = Field(0.0, ge=0.0, le=1.0)
     end: float = Field(1.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CoMatrixDropout:
+        _check_order(self.begin, self.end)
+        return self
 
 
 class Distillation(_Settings):
