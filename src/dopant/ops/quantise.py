@@ -21,7 +21,7 @@ def quantise_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def dequantise_rows(values: Tensor, scales: Tensor) -> Tensor:
     """Int8 (..., rows, columns) and float16 scales (..., rows) -> float32: the product, rounded once."""
-    return values.float() * scales.float().unsqueeze(-1)
+    return values * scales.float().unsqueeze(-1)
 
 
 def quantise_entries(values: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def quantise_entries(values: Tensor, rows: Tensor, count: int) -> tuple[Tensor, 
 
 def dequantise_entries(values: Tensor, rows: Tensor, scales: Tensor) -> Tensor:
     """Int8 (n,) of rows (n,) and float16 scales (count,) -> float32 (n,)."""
-    return values.float() * scales.float()[rows]
+    return values * scales.float()[rows]
 
 
 def _scales(largest: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def save(
         FileError: the disk is full, or the folder cannot be written.
     """
     folder = Path(folder)
-    _check_place(folder, force)
+    check_place(folder, force=force)
     parts = contents(model)
     if not parts.slots:
         raise InputError("the model holds no structured weight; make one with dopant.convert(model)")
@@ -236,8 +236,12 @@ def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage])
     return tensors
 
 
-def _check_place(folder: Path, force: bool) -> None:
-    """Only a model folder with nothing else in it gives way, so that a mistyped path costs nothing."""
+def check_place(folder: Path, *, force: bool) -> None:
+    """See that a model may be saved there; with `force`, only a model folder with nothing else in it gives way.
+
+    Raises:
+        InputError: it may not; a mistyped path then costs nothing.
+    """
     if "\0" in str(folder):
         raise InputError(f"{str(folder)!r} cannot be the name of a folder: it holds a null byte")
     if not os.path.lexists(folder):

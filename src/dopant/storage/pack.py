@@ -177,7 +177,7 @@ def _quantised(name: str, quantise: Callable[[], tuple[Tensor, Tensor]]) -> tupl
 def _values(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     values = tensors[name]
     if values.dtype == torch.int8:
-        if (values == -128).any():
+        if values.numel() and values.amin() == -128:
             raise TensorError(f"{name} holds -128; 8-bit values go from -127 to 127")
     elif not torch.isfinite(values).all():
         raise TensorError(f"{name} holds values that are not finite")
