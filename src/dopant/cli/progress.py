@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,15 +35,16 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
 @contextmanager
 def watching(name: str, folder: Path, *, quiet: bool) -> Iterator[None]:
     """Show how far the run is that writes the model `folder`, by its log."""
-    from dopant.recipes.run import Places
+    from dopant.recipes.places import Places
     from dopant.recipes.side_by_side import Standing, last_standing
 
     done = threading.Event()
+    standing = Standing("training")
 
     def watch(listener: Listener) -> None:
-        standing = Standing("training")
+        nonlocal standing
         while not done.wait(_POLL_SECONDS):
-            standing = last_standing(Places(folder).log, standing)
+            standing = last_standing(Places.of(folder).log, standing)
             listener({name: standing})
 
     with progress(quiet=quiet) as listener:
@@ -53,6 +55,7 @@ def watching(name: str, folder: Path, *, quiet: bool) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
+        listener({name: replace(last_standing(Places.of(folder).log, standing), phase="done")})
 
 
 class Bars:

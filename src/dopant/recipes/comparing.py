@@ -10,17 +10,22 @@ from typing import Any
 
 from dopant.cost import Cost
 from dopant.data import Corpus, read_corpus
-from dopant.errors import DopantError, InputError, PlanError
+from dopant.errors import DopantError, InputError, PlanError, ResumeError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
 from dopant.plan.plan import Plan
+from dopant.recipes.places import Places, check_claim
 from dopant.recipes.planning import plan_recipes
 from dopant.recipes.read import read_recipe, shipped_recipes
-from dopant.recipes.run import Places, claim, label
+from dopant.recipes.run import label
 from dopant.recipes.schema import Recipe
+from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.page import write_page
 from dopant.report.report import Report, Row, loss_percent, write_report
+from dopant.storage.config import CONFIG, FILES
+from dopant.storage.folder import check_place
+from dopant.storage.replace import written_beside
 
 
 def compare(
@@ -72,15 +77,15 @@ def compare(
     recipes = {
         name: _recipe(name, str(model), start_folder, [*common, *overrides]) for name in _names(methods, start_folder)
     }
-    _claim(out, recipes, force=force, resume=resume)
+    own = [name for name in recipes if start_folder is None or name != "dense"]
+    _claim(out, own, force=force, resume=resume)
     plans = plan_recipes(recipes, text, start_folder)
     _check_plans(plans, all_must_do=methods is not None)
     if announce is not None:
         announce(plans)
     out.mkdir(parents=True, exist_ok=True)
-    dense = out / "dense"
-    if start_folder is not None and not dense.exists():
-        shutil.copytree(start_folder, dense)
+    if start_folder is not None:
+        _bring(start_folder, out / "dense", force=force, resume=resume)
     work = [_job(name, recipe, out, start_folder) for name, recipe in recipes.items()]
     ended = run_jobs(
         work,
@@ -171,7 +176,7 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
     kept += [] if before.model.size is None else [f"model.size={before.model.size}"]
     kept += [f"training.{name}={getattr(settings, name)}" for name in ("batch", "unroll", "clip", "epochs")]
     kept += [f"training.{name}={getattr(settings, name)}" for name in ("learning_rate", "constant_epochs", "decay")]
-    return read_recipe(name, [*kept, *([] if name == "dense" else ["start=dense"]), *overrides])
+    return read_recipe(name, [*kept, "start=dense", *overrides])
 
 
 def _plain(value: object) -> str:
@@ -182,23 +187,38 @@ def _dense_folder(model: str | Path) -> Path:
     folder = Path(model)
     if not folder.is_dir():
         raise InputError(f"model {str(model)!r} is neither {', '.join(SIZES)} nor a model folder")
+    load_dense(folder)  # refuses what cannot be started from, before any work is done
     return folder
 
 
-def _claim(out: Path, recipes: Mapping[str, Recipe], *, force: bool, resume: bool) -> None:
+def _claim(out: Path, names: Sequence[str], *, force: bool, resume: bool) -> None:
     """All places are asked for before the first is written to."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; a comparison is written as a folder, choose another place")
     if out.exists() and not (force or resume) and any(out.iterdir()):
         raise InputError(f"{out} is not empty; go on with --resume, replace with --force, or choose another place")
-    if force and resume:
-        raise InputError("force starts anew and resume goes on; give one of them")
-    for name in recipes:
-        if not resume:
-            claim(Places(out / name), force=force, resume=False)
+    for name in names:
+        check_claim(Places(out / name), force=force, resume=resume)
+
+
+def _bring(start_folder: Path, dense: Path, *, force: bool, resume: bool) -> None:
+    """A copy of the trained dense model beside those that are made from it, whole or not at all."""
+    if dense.exists() and dense.samefile(start_folder):
+        return
+    if resume and dense.exists():
+        if (dense / CONFIG).read_bytes() != (start_folder / CONFIG).read_bytes():  # it has the others' checksums
+            raise ResumeError(f"{dense} is not {start_folder}; resume with the model it was made with, or use --force")
+        return
+    check_place(dense, force=force)
+    with written_beside(dense, replace=force) as beside:
+        for name in FILES:
+            if (start_folder / name).exists():
+                shutil.copyfile(start_folder / name, beside / name)
 
 
 def _job(name: str, recipe: Recipe, out: Path, start_folder: Path | None) -> Job:
+    if start_folder is not None and name == "dense":
+        return Job(name, recipe, out / name, trained=True)
     needs = recipe.start == "dense" or recipe.training.distillation.weight > 0.0
     if not needs:
         return Job(name, recipe, out / name)

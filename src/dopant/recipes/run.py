@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dopant.data import Corpus, batchify
+from dopant.data import Corpus, batchify, windows
 from dopant.errors import InputError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
@@ -19,9 +18,10 @@ from dopant.models import LanguageModel
 from dopant.plan.apply import apply_plan
 from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
+from dopant.recipes.places import Places, begin, check_claim, is_finished
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import Setting, evaluation_batch, make_setting
+from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
 from dopant.report.records import Record, make_record
 from dopant.report.report import (
     CurvePoint,
@@ -34,53 +34,14 @@ from dopant.report.report import (
     read_report,
     write_report,
 )
-from dopant.report.writing import write_text
 from dopant.storage.folder import load, save
 from dopant.storage.inspect import inspect
 from dopant.structures import Doped, Sparse, Structure
 from dopant.train.loop import Run, train
 from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
+from dopant.train.processes import Processes
 
 PATH_SAMPLE_STEPS = 200  # of the validation set's columns, for perplexities with a path switched off
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run keeps what: the model folder is whole or absent, all else lies in a folder beside it."""
-
-    model: Path
-
-    @property
-    def run(self) -> Path:
-        """Log, plan, checkpoint and report."""
-        return self.model.with_name(self.model.name + ".run")
-
-    @property
-    def report(self) -> Path:
-        """The run's report, of one row: it exists when the run is done."""
-        return self.run / "report.json"
-
-    @property
-    def log(self) -> Path:
-        """The training log as it happens."""
-        return self.run / "log.jsonl"
-
-
-def claim(places: Places, *, force: bool, resume: bool) -> None:
-    """See that a run may write where it was told to.
-
-    Raises:
-        InputError: something is there, and neither `force` nor `resume` says what to do with it.
-    """
-    if force and resume:
-        raise InputError("force starts anew and resume goes on; give one of them")
-    there = next((path for path in (places.model, places.run) if path.exists()), None)
-    if there is not None and not (force or resume):
-        raise InputError(f"{there} exists; go on with --resume, replace it with --force, or choose another place")
-    if force and places.run.exists():
-        if not (places.run / "recipe.yaml").exists():
-            raise InputError(f"{places.run} is not the folder of a run; move it away or choose another place")
-        shutil.rmtree(places.run)
 
 
 def run_recipe(
@@ -114,43 +75,44 @@ def run_recipe(
         a report of one row, `loss_percent` left open: it takes a dense row to compare with.
 
     Raises:
-        InputError: something is in the way, or the recipe needs a dense model.
+        InputError: something is in the way, the text is too short, or the recipe needs a dense model.
         PlanError: the target cannot be met.
-        TrainingError: the run diverged, or the checkpoint belongs to another run.
+        TrainingError: the run diverged, or what is to be resumed is another run.
+        FileError: a log, checkpoint or model cannot be written.
     """
     started = datetime.now(UTC)
-    places = Places(Path(out))
-    main = accelerator is None or accelerator.is_main_process
-    if main:
-        claim(places, force=force, resume=resume)
-        if resume and places.report.exists() and places.model.exists():
-            return read_report(places.report)
+    places, processes = Places.of(out), Processes(accelerator)
+    check_claim(places, force=force, resume=resume)
+    check_device(device)
     setting = make_setting(recipe, corpus, dense)
-    if main and announce is not None:
-        announce(setting.plan)
+    settings, texts = recipe.training, setting.texts
+    columns = batchify(texts.train, settings.batch)
+    windows(columns, settings.unroll, drop_last=True)  # refuses a text that is too short for one
+    processes.streams(settings.batch)
     text = resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
-    if main:
-        places.run.mkdir(parents=True, exist_ok=True)
-        write_text(places.run / "recipe.yaml", text)
-        write_text(places.run / "plan.json", setting.plan.to_json() + "\n")
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
+    finished = resume and is_finished(places, fingerprint)
+    processes.wait()  # all have looked before the first changes anything
+    if finished:
+        return read_report(places.report)
+    if processes.main:
+        if announce is not None:
+            announce(setting.plan)
+        begin(places, recipe=text, plan=setting.plan.to_json(), fingerprint=fingerprint, force=force)
+    processes.wait()
 
     model, generator = setting.model, torch.Generator().manual_seed(recipe.seed)
     originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
     apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", generator)
-    settings = recipe.training
     overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
-    if device != "cpu":
-        model.to(device)
-    sample = batchify(setting.texts.valid, settings.batch)[: PATH_SAMPLE_STEPS + 1]
+    model.to(device)
+    sample = evaluation_columns(texts.valid, settings.batch)[: PATH_SAMPLE_STEPS + 1]
     result = train(
         model,
         settings,
         Run(
-            columns=batchify(setting.texts.train, settings.batch),
-            validate=lambda m: setting.texts.perplexity(m, "valid"),
+            columns=columns,
+            validate=lambda m: texts.perplexity(m, "valid"),
             validate_paths=lambda m: perplexity(m, sample),
             seed=recipe.seed,
             folder=places.run,
@@ -164,26 +126,53 @@ def run_recipe(
     close_overlays(model)
     model.cpu()
     meet_byte_target(model, setting.plan)
-    if main:
+    if processes.main:
         save(
             places.model,
             model,
             storage=setting.plan.storages(),
-            tokenizer=setting.texts.tokenizer,
+            tokenizer=texts.tokenizer,
             recipe=text,
             extra={"method": recipe.method},
             force=force or resume,
         )
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
+    processes.wait()
     report = Report(
         protocol=make_protocol(recipe, setting, make_record(command, seed=recipe.seed, device=device, started=started)),
         rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
     )
-    if main:
+    if processes.main:
         write_report(report, places.report)
-        (places.run / "checkpoint.safetensors").unlink(missing_ok=True)
+        places.checkpoint.unlink(missing_ok=True)
     return report
+
+
+def check_device(device: str) -> None:
+    """Raise InputError unless torch can compute on `device`."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = (str(error).strip().splitlines() or ["not available"])[0]
+        raise InputError(f"device {device!r} cannot be used ({first}); cpu always can") from None
+
+
+def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Sequence[str] = ()) -> Report:
+    """A report of one row on a dense model that is there already; nothing is trained.
+
+    Args:
+        recipe: one that starts from a dense model and leaves it dense.
+        folder: that model's.
+
+    Raises:
+        InputError: the model is compressed.
+        FileError: the folder cannot be read.
+    """
+    started = datetime.now(UTC)
+    setting = make_setting(recipe, corpus, folder)
+    row = describe_folder(folder, setting, recipe)
+    return Report(
+        protocol=make_protocol(recipe, setting, make_record(command, seed=recipe.seed, started=started)), rows=(row,)
+    )
 
 
 def make_protocol(recipe: Recipe, setting: Setting, record: Record) -> Protocol:
@@ -223,10 +212,9 @@ def meet_byte_target(model: LanguageModel, plan: Plan) -> None:
     target = plan.target
     if target is None or (target.bytes is None and target.count != "bytes"):
         return
-    planned = {w.name: w for w in plan.weights if w.method is not None}
-    total = plan.scope()
-    allowed = target.bytes if target.bytes is not None else int(total.dense.stored_bytes / (target.factor or 1.0))
+    planned = {weight.name for weight in plan.weights if weight.method is not None}
     chosen = [slot for slot in slots(model) if slot.name in planned]
+    allowed = target.limit(sum(math.prod(slot.weight.shape) for slot in chosen))
     while (excess := sum(s.weight.cost(plan.storage).stored_bytes for s in chosen) - allowed) > 0:
         if not drop_smallest([slot.weight for slot in chosen], max(1, excess // 8)):
             return  # nothing sparse to give; the plan itself was over, and said so

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dopant.data import Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
+from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
 from dopant.errors import FileError, InputError
 from dopant.evaluate import perplexity
 from dopant.layers import convert, revert, slots
@@ -36,8 +36,7 @@ class Texts:
 
     def perplexity(self, model: nn.Module, split: str) -> float:
         """The model's perplexity on a split: validation in 20 streams, test in one, the state carried."""
-        ids = getattr(self, split)
-        return perplexity(model, batchify(ids, min(evaluation_batch(split), len(ids) // 2)))
+        return perplexity(model, evaluation_columns(getattr(self, split), evaluation_batch(split)))
 
 
 def evaluation_batch(split: str) -> int:
@@ -45,9 +44,24 @@ def evaluation_batch(split: str) -> int:
     return TEST_BATCH if split == "test" else VALID_BATCH
 
 
+def evaluation_columns(ids: Tensor, batch: int) -> Tensor:
+    """Ids (tokens,) as columns (steps, batch), fewer of them where a short text has not two tokens for each."""
+    return batchify(ids, min(batch, len(ids) // 2))
+
+
 def encode(corpus: Corpus, tokenizer: Tokenizer) -> Texts:
-    """Every split of a corpus as ids."""
-    splits = {split: torch.as_tensor(tokenizer.encode(getattr(corpus, split))) for split in ("train", "valid", "test")}
+    """Every split of a corpus as ids.
+
+    Raises:
+        InputError: a split has no token to predict.
+    """
+    splits = {split: torch.as_tensor(tokenizer.encode(corpus.split(split))) for split in SPLITS}
+    for split, ids in splits.items():
+        if len(ids) < 2:
+            raise InputError(
+                f"the {split} split of {corpus.name} has {len(ids)} token{'s' * (len(ids) != 1)}; "
+                "2 or more are needed, one to read and one to predict"
+            )
     return Texts(corpus, tokenizer, **splits)
 
 
@@ -68,7 +82,7 @@ class Setting:
     plan: Plan
 
     def fingerprint(self, recipe_text: str) -> str:
-        """Tells this run from every other: recipe, text, vocabulary, plan and the weights it starts from."""
+        """Tells this run from every other: recipe, text, vocabulary, plan, and the weights it starts or learns from."""
         parts = [
             recipe_text,
             self.texts.corpus.checksum,
@@ -76,6 +90,8 @@ class Setting:
             self.plan.fingerprint,
             *(_digest(tensor) for _, tensor in sorted(self.model.state_dict().items())),
         ]
+        if self.teacher is not None:
+            parts += [_digest(tensor) for _, tensor in sorted(self.teacher.state_dict().items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

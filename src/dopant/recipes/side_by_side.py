@@ -14,7 +14,8 @@ from typing import Any
 
 from dopant.data import Corpus
 from dopant.errors import DopantError, TrainingError
-from dopant.recipes.run import Places, run_recipe
+from dopant.recipes.places import Places
+from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.report.report import Report
 
@@ -30,6 +31,7 @@ class Job:
         name: tells it from the others.
         recipe, out, dense: as `run_recipe` takes them.
         after: the name of a job that must be done first, because `dense` is its folder.
+        trained: the model is in `out` already and is only to be evaluated.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Job:
     out: Path
     dense: Path | None = None
     after: str | None = None
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,10 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers, with one message for all
     torch.set_num_threads(threads)
     try:
-        answer.send(run_recipe(job.recipe, corpus, job.out, dense=job.dense, **options))
+        if job.trained:
+            answer.send(report_trained(job.recipe, corpus, job.out, command=options.get("command", ())))
+        else:
+            answer.send(run_recipe(job.recipe, corpus, job.out, dense=job.dense, **options))
     except DopantError as error:
         answer.send((type(error), str(error)))
     except OSError as error:
