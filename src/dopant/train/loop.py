@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dopant.errors import DivergenceError, InputError
 from dopant.layers import LSTM, slots
-from dopant.structures import DenseWeight, DopedWeight
+from dopant.structures import DenseWeight, DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
 from dopant.train.checkpoint import Progress, State, States, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.log import TrainingLog
@@ -258,23 +258,24 @@ def _seeded(run: Run, step: int, rank: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+_ENTRIES = (DenseWeight, SparseWeight, MaskedWeight)
+
+
 def _optimiser(model: nn.Module, settings: TrainSettings) -> tuple[torch.optim.Optimizer, list[float]]:
-    """SGD with its groups' learning-rate multipliers: doped factors, other structured factors, all the rest."""
-    groups: dict[float, dict[int, nn.Parameter]] = {}
-    placed: set[int] = set()
+    """SGD with its groups' learning-rate multipliers: factors under an overlay, other factors, all the rest.
 
-    def place(module: nn.Module, multiplier: float) -> None:
-        for parameter in module.parameters():
-            if id(parameter) not in placed and parameter.requires_grad:
-                placed.add(id(parameter))
-                groups.setdefault(multiplier, {})[id(parameter)] = parameter
-
+    Dense and sparse parts of any composition hold entries of W itself and learn at the full rate; all other parameters
+    are factors.
+    """
+    multipliers: dict[int, float] = {}
     for slot in slots(model):
-        if isinstance(slot.weight, DopedWeight):
-            place(slot.weight.base, settings.factor_learning_rate)
-            place(slot.weight.overlay, 1.0)
-        elif not isinstance(slot.weight, DenseWeight) and slot.weight.structure.kind != "sparse":
-            place(slot.weight, settings.structure_learning_rate)
-    place(model, 1.0)
-    optimiser = torch.optim.SGD([{"params": list(group.values())} for group in groups.values()], lr=0.0)
-    return optimiser, list(groups)
+        doped = isinstance(slot.weight, DopedWeight)
+        for part in slot.weight.modules():
+            if isinstance(part, StructuredWeight) and not isinstance(part, _ENTRIES):
+                rate = settings.factor_learning_rate if doped else settings.structure_learning_rate
+                multipliers.update({id(parameter): rate for parameter in part.parameters(recurse=False)})
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(multipliers.get(id(parameter), 1.0), []).append(parameter)
+    return torch.optim.SGD([{"params": group} for group in groups.values()], lr=0.0), list(groups)
