@@ -15,7 +15,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/dopant compare --corpus python-docs --model tiny --target 25x --count parameters --out $(DEMO) --force
+	$(BIN)/dopant compare --corpus python-docs --model tiny --set tokenizer.minimum=20 \
+		--target 25x --count parameters --out $(DEMO) --force
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -24,7 +24,7 @@ class Size:
 SIZES: dict[str, Size] = {
     "tiny": Size(
         {"hidden": 128, "layers": 2, "dropout": 0.1, "init": 0.1},
-        {"batch": 20, "unroll": 20, "epochs": 6, "constant_epochs": 4, "decay": 0.4, "clip": 5.0},
+        {"batch": 20, "unroll": 20, "epochs": 4, "constant_epochs": 2, "decay": 0.4, "clip": 5.0},
     ),
     "small": Size(
         {"hidden": 200, "layers": 2, "dropout": 0.0, "init": 0.1},

@@ -109,9 +109,9 @@ class TokenizerSettings(_Section):
 
 
 class StorageSettings(_Section):
-    """How numbers are written to the file, see `dopant.cost.Storage`."""
+    """How the numbers of compressed weights are written to the file, see `dopant.cost.Storage`."""
 
-    values: Values = "float32"
+    values: Values = "int8"
     indices: Indices = "gaps"
 
 

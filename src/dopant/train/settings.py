@@ -94,7 +94,7 @@ class TrainSettings(_Settings):
     constant_epochs: float = Field(4.0, ge=0.0)
     decay: float = Field(0.5, gt=0.0, le=1.0)
     clip: float = Field(5.0, ge=0.0, allow_inf_nan=False)
-    factor_learning_rate: float = Field(0.3, ge=0.0, allow_inf_nan=False)
+    factor_learning_rate: float = Field(0.1, ge=0.0, allow_inf_nan=False)
     structure_learning_rate: float = Field(0.3, ge=0.0, allow_inf_nan=False)
     overlay_start: float = Field(0.1, ge=0.0, allow_inf_nan=False)
     sparsify: Sparsify = Sparsify()
