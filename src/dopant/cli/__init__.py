@@ -23,14 +23,19 @@ for module in (compare, compress, train, plan, evaluate, inspect, generate, repo
     app.command(name, epilog=f"\b\nExample:\n  {module.EXAMPLE}")(getattr(module, name))
 
 
-@app.callback(epilog=f"\b\nExample:\n  {compare.EXAMPLE}")
-def dopant(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Language models many times smaller, by doped Kronecker products and the baselines they beat."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"dopant {__version__}")
         raise typer.Exit
+
+
+@app.callback(epilog=f"\b\nExample:\n  {compare.EXAMPLE}")
+def dopant(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Language models many times smaller, by doped Kronecker products and the baselines they beat."""
 
 
 def main(arguments: list[str] | None = None) -> None:

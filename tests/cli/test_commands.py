@@ -1,0 +1,234 @@
+"""Each command by itself, on a small model that the command line has trained, or with the pipeline replaced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dopant.errors import DivergenceError, PlanError
+from dopant.report.report import Report, read_report
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Recorded, Run
+
+    Pipeline = Callable[[str, object], Recorded]
+
+
+@pytest.fixture
+def report(golden_report: Path) -> Report:
+    return read_report(golden_report)
+
+
+def test_report_makes_the_page_again(comparison: Path, dopant: Run) -> None:
+    result = dopant("report", comparison)
+    assert result.exit_code == 0
+    assert "Doped Kronecker: 25.0× fewer parameters" in result.stdout
+    assert result.stderr == f"wrote {comparison / 'report.html'}\n"
+    assert (comparison / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_report_as_markdown_and_json(comparison: Path, dopant: Run) -> None:
+    assert dopant("report", comparison, "--markdown").stdout.startswith("| method ")
+    result = dopant("report", comparison / "report.json", "--json", "-q")
+    assert json.loads(result.stdout) == json.loads((comparison / "report.json").read_text())
+    assert result.stderr == ""
+
+
+def test_report_refuses_what_is_none(tmp_path: Path, dopant: Run) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    result = dopant("report", tmp_path)
+    assert result.exit_code == 2
+    assert "is not a report" in result.stderr
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_plan_of_a_named_model(dopant: Run) -> None:
+    result = dopant("plan", "--model", "medium", "--target", "25x", "--count", "parameters")
+    assert result.exit_code == 0
+    assert "52×26 ⊗ 50×50 + 131,348 non-zeros" in result.stdout
+    assert "25.0x smaller, 4.0 % kept" in result.stdout
+
+
+def test_plan_as_json(dopant: Run) -> None:
+    data = json.loads(dopant("plan", "--method", "lmf", "--vocabulary", 500, "--json").stdout)
+    assert data["method"] == "lmf"
+    assert [w["shape"] for w in data["weights"] if w["name"].startswith("embedding")] == [[500, 128]]
+
+
+def test_plan_of_a_model_folder(trained: Path, dopant: Run) -> None:
+    result = dopant("plan", "--model", trained, "--method", "pruning", "--target", "4x")
+    assert "64×32" in result.stdout
+    assert "non-zeros" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--target", "0.5x"], "below 1x"),
+        (["--target", "soon"], "is no number"),
+        (["--method", "lfm"], "did you mean the shipped 'lmf'?"),
+        (["--model", "gigantic"], "neither tiny, small, medium, large nor a model folder"),
+        (["--set", "training.epoch=3"], "did you mean 'epochs'?"),
+        (["--method", "lmf", "--target", "1000000x"], "closest possible target"),
+        (["--count", "weights"], "count"),
+        (["--scope", "re:nothing"], "match"),
+    ],
+)
+def test_plan_refuses(arguments: list[str], complaint: str, dopant: Run) -> None:
+    result = dopant("plan", *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stdout == ""
+
+
+def test_inspect(trained: Path, dopant: Run) -> None:
+    result = dopant("inspect", trained)
+    assert result.exit_code == 0
+    assert "lstm.weight_l0" in result.stdout
+    assert "model.safetensors" in result.stdout
+    data = json.loads(dopant("inspect", trained, "--json").stdout)
+    assert data["stored_bytes"] > 0
+
+
+def test_evaluate_says_under_which_protocol(trained: Path, corpus: Path, dopant: Run) -> None:
+    result = dopant("evaluate", trained, "--corpus", corpus, "--split", "valid")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("perplexity ")
+    for name in ("checksum", "tokens", "vocabulary", "batch", "state carried", "commit", "versions torch"):
+        assert f"\n{name}" in result.stdout
+    data = json.loads(dopant("evaluate", trained, "--corpus", corpus, "--split", "valid", "--json").stdout)
+    assert f"{data['perplexity']:,.2f}" in result.stdout.splitlines()[0]
+    assert data["protocol"]["command"].startswith("dopant evaluate ")
+
+
+def test_generate_is_repeatable_and_names_unknown_words_once(trained: Path, dopant: Run) -> None:
+    arguments = ("generate", trained, "--prompt", "one zebra two zebra", "--tokens", 5, "--seed", 1)
+    result = dopant(*arguments)
+    assert result.exit_code == 0
+    assert result.stderr.count("zebra") == 1
+    assert result.stdout.startswith("one <unk> two <unk> ")
+    assert dopant(*arguments).stdout == result.stdout
+    assert len(json.loads(dopant(*arguments, "--json").stdout)["text"].split()) == 5
+
+
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "generate"])
+def test_what_is_no_model_is_refused(command: str, tmp_path: Path, dopant: Run) -> None:
+    result = dopant(command, tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert "nothing" in result.stderr
+    assert result.stdout == ""
+
+
+def test_train_says_its_plan_and_what_it_wrote(trained: Path, corpus: Path, dopant: Run) -> None:
+    again = dopant("train", "dense", "--corpus", corpus, "--out", trained)
+    assert again.exit_code == 2
+    assert "--resume" in again.stderr
+    assert "--force" in again.stderr
+    assert read_report(trained.with_name("dense.run") / "report.json").protocol.command.startswith(
+        f"dopant train dense --corpus {corpus}"
+    )
+
+
+def test_compress_makes_a_trained_model_small(trained: Path, corpus: Path, tmp_path: Path, dopant: Run) -> None:
+    result = dopant(
+        "compress", trained, "--corpus", corpus, "--target", "3x", "--out", tmp_path / "small", "--distill",
+        "--threads", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    row = json.loads(result.stdout)["rows"][0]
+    assert row["byte_factor"] >= 3
+    assert row["loss_percent"] is not None
+    assert "The plan:" in result.stderr
+    assert (tmp_path / "small" / "model.safetensors").exists()
+
+
+def test_compare_hands_everything_on(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
+    compare = pipeline("compare", report)
+    arguments = [
+        "compare", "--corpus", "texts", "--model", "small", "--target", "10x", "--count", "parameters",
+        "--scope", "model", "--methods", "lmf, pruning,", "--seed", 4, "--jobs", 2, "--threads", 3, "--out",
+        tmp_path / "out", "--force", "--values", "int8", "--set", "training.epochs=2", "--device", "cuda",
+    ]  # fmt: skip
+    result = dopant(*arguments)
+    assert result.exit_code == 0, result.stderr
+    found = compare.arguments
+    expected = {
+        "corpus": "texts", "model": "small", "target": "10x", "count": "parameters", "scope": "model", "seed": 4,
+        "methods": ["lmf", "pruning"], "jobs": 2, "threads": 3, "device": "cuda", "force": True, "resume": False,
+        "out": tmp_path / "out", "overrides": ["storage.values=int8", "training.epochs=2"],
+        "command": [str(argument) for argument in arguments],
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+    assert "Doped Kronecker" in result.stdout
+    assert f"wrote {tmp_path / 'out' / 'report.html'}" in result.stderr
+
+
+def test_compare_by_default(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
+    compare = pipeline("compare", report)
+    result = dopant("compare", "--out", tmp_path / "out", "--json", "--quiet")
+    assert json.loads(result.stdout) == report.model_dump(mode="json")
+    assert result.stderr == ""
+    found = compare.arguments
+    assert (found["corpus"], found["model"], found["target"], found["methods"]) == ("python-docs", "tiny", None, None)
+    assert (found["count"], found["scope"], found["seed"], found["threads"]) == ("bytes", "lstm", 0, 1)
+    assert found["announce"] is None
+
+
+def test_a_target_in_bytes_is_a_setting(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
+    compare = pipeline("compare", report)
+    dopant("compare", "--out", tmp_path / "out", "--target-bytes", "1.2MB")
+    assert compare.arguments["overrides"] == ["target_bytes=1.2MB"]
+
+
+@pytest.mark.parametrize(("flags", "weight"), [([], 0.0), (["--distill"], 0.5), (["--distill-weight", "0.3"], 0.3)])
+def test_distillation(
+    flags: list[str], weight: float, report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run
+) -> None:
+    compress = pipeline("compress", report)
+    dopant("compress", "model", "--out", tmp_path / "out", *flags)
+    assert compress.arguments["distill"] == weight
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("compare", ["compare", "--out", "out"]),
+        ("compress", ["compress", "model", "--out", "out"]),
+        ("train", ["train", "recipe", "--out", "out"]),
+        ("evaluate", ["evaluate", "model"]),
+        ("generate", ["generate", "model"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (PlanError("target 3x cannot be met; say 2x"), 2, "error: target 3x cannot be met; say 2x"),
+        (DivergenceError("the loss became nan"), 2, "error: the loss became nan"),
+        (OSError(28, "No space left on device", "out"), 2, "error: out: the disk is full"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (ValueError("oops"), 1, "error: ValueError: oops"),
+    ],
+)
+def test_errors_of_the_pipeline_are_messages(
+    name: str,
+    arguments: list[str],
+    error: BaseException,
+    code: int,
+    text: str,
+    pipeline: Pipeline,
+    dopant: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipeline(name, error)
+    result = dopant(*arguments)
+    assert result.exit_code == code
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())
