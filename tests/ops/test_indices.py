@@ -19,9 +19,7 @@ codes = pytest.mark.parametrize("code", get_args(Indices))
 @st.composite
 def patterns(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     """Positions with short and long gaps, and a matrix around them."""
-    gaps = draw(
-        st.lists(st.one_of(st.integers(0, 3), st.integers(250, 1030), st.integers(0, 10**7)), max_size=30)
-    )
+    gaps = draw(st.lists(st.one_of(st.integers(0, 3), st.integers(250, 1030), st.integers(0, 10**7)), max_size=30))
     positions = np.cumsum(np.array(gaps, dtype=np.int64) + 1) - 1
     room = draw(st.integers(0, 3))
     return positions, int(positions[-1] if len(positions) else 0) + 1 + room
@@ -43,9 +41,7 @@ def test_round_trip_and_exact_size(code: Indices, pattern: tuple[np.ndarray, int
 @codes
 def test_tensors_are_taken_as_well(code: Indices) -> None:
     positions = torch.tensor([1, 5, 1000])
-    assert np.array_equal(
-        encode_indices(positions, 1001, code), encode_indices(positions.numpy(), 1001, code)
-    )
+    assert np.array_equal(encode_indices(positions, 1001, code), encode_indices(positions.numpy(), 1001, code))
 
 
 @codes
@@ -73,9 +69,7 @@ def test_rice_by_hand() -> None:
 def test_rice_takes_the_best_parameter() -> None:
     positions = np.sort(np.random.default_rng(1).choice(50_000, 2_000, replace=False))
     gaps = np.diff(positions, prepend=-1) - 1
-    sizes = [
-        1 + -(-int((gaps >> k).sum() + 2_000) // 8) + -(-2_000 * k // 8) for k in range(MAX_PARAMETER + 1)
-    ]
+    sizes = [1 + -(-int((gaps >> k).sum() + 2_000) // 8) + -(-2_000 * k // 8) for k in range(MAX_PARAMETER + 1)]
     assert encode_rice(positions).size == min(sizes)
     assert encode_rice(positions)[0] == sizes.index(min(sizes))
 
