@@ -12,7 +12,7 @@ from dopant.errors import InputError
 from dopant.layers.embedding import Embedding
 from dopant.layers.linear import Linear
 from dopant.layers.lstm import LSTM
-from dopant.structures import DenseWeight
+from dopant.structures import DenseWeight, StructuredWeight
 
 
 def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = ()) -> nn.Module:
@@ -26,12 +26,13 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
         ignore: dotted names of layers to leave as they are.
 
     Raises:
-        InputError: a layer uses an option that ours lack, or a name in `ignore` is not there.
+        InputError: a layer uses an option that ours lack, or has hooks, or a name in `ignore` is not there.
     """
-    model = copy.deepcopy(model)
     names = {name for name, _ in model.named_modules()}
     if missing := [name for name in ignore if name not in names]:
         raise InputError(f"no layer is called {missing[0]!r}; the model has {', '.join(sorted(names - {''}))[:300]}")
+    _refuse_hooks(model, ignore)
+    model = copy.deepcopy(model)
     shared: dict[int, DenseWeight] = {}
     done: dict[int, nn.Module] = {}
 
@@ -56,15 +57,17 @@ def revert(model: nn.Module) -> nn.Module:
     """A copy of a model in which each of our layers is torch's again, its weight formed."""
     model = copy.deepcopy(model)
     shared: dict[int, nn.Parameter] = {}
+    done: dict[int, nn.Module] = {}
 
     def visit(module: nn.Module) -> nn.Module:
-        theirs = _theirs(module, shared)
-        if theirs is not None:
-            return theirs.train(module.training)
-        for child, part in list(module._modules.items()):
-            if part is not None:
-                module._modules[child] = visit(part)
-        return module
+        if id(module) not in done:
+            theirs = _theirs(module, shared)
+            done[id(module)] = module if theirs is None else theirs.train(module.training)
+            if theirs is None:
+                for child, part in list(module._modules.items()):
+                    if part is not None:
+                        module._modules[child] = visit(part)
+        return done[id(module)]
 
     return visit(model)
 
@@ -87,6 +90,21 @@ def _ours(module: nn.Module, name: str, joint: bool, shared: dict[int, DenseWeig
     if type(module) is nn.LSTM:
         return _our_lstm(module, joint)
     return None
+
+
+def _refuse_hooks(model: nn.Module, ignore: Collection[str]) -> None:
+    """A hook would be lost, and with it what it does: torch's weight_norm and pruning compute the weight in one."""
+    for name, module in model.named_modules():
+        if type(module) not in (nn.Linear, nn.Embedding, nn.LSTM) or not any(map(vars(module).get, _HOOKS)):
+            continue
+        if not any(name == kept or name.startswith(f"{kept}.") for kept in ignore):
+            raise InputError(
+                f"{type(module).__name__} {name!r} has hooks, which conversion would lose; remove them first (as with "
+                f"torch.nn.utils.remove_weight_norm), or leave the layer as it is with ignore=[{name!r}]"
+            )
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _dense(parameter: Tensor, shared: dict[int, DenseWeight]) -> DenseWeight:
@@ -137,24 +155,33 @@ def _suffixes(lstm: LSTM) -> list[str]:
 
 
 def _theirs(module: nn.Module, shared: dict[int, nn.Parameter]) -> nn.Module | None:
-    def formed(weight: nn.Module, matrix: Tensor) -> nn.Parameter:
-        return shared.setdefault(id(weight), nn.Parameter(matrix.detach().clone()))
-
     if isinstance(module, Linear):
         with torch.device("meta"):
             linear = nn.Linear(module.in_features, module.out_features, module.bias is not None)
-        linear.weight = formed(module.weight, module.weight.to_dense())
+        linear.weight = _formed(module.weight, shared)
         if module.bias is not None:
             linear.bias = module.bias
         return linear
     if isinstance(module, Embedding):
-        with torch.device("meta"):
-            embedding = nn.Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
-        embedding.weight = formed(module.weight, module.weight.to_dense())
+        rows, columns = module.num_embeddings, module.embedding_dim
+        blank = torch.empty(rows, columns, device="meta")  # without it torch draws random numbers for nothing
+        embedding = nn.Embedding(rows, columns, module.padding_idx, _weight=blank)
+        embedding.weight = _formed(module.weight, shared)
         return embedding
     if isinstance(module, LSTM):
         return _their_lstm(module)
     return None
+
+
+def _formed(weight: StructuredWeight, shared: dict[int, nn.Parameter]) -> nn.Parameter:
+    if id(weight) not in shared:
+        shared[id(weight)] = _parameter(weight.to_dense(), weight)
+    return shared[id(weight)]
+
+
+def _parameter(matrix: Tensor, weight: StructuredWeight) -> nn.Parameter:
+    trained = any(parameter.requires_grad for parameter in weight.parameters())
+    return nn.Parameter(matrix.detach().clone(memory_format=torch.contiguous_format), requires_grad=trained)
 
 
 def _their_lstm(module: LSTM) -> nn.LSTM:
@@ -162,18 +189,17 @@ def _their_lstm(module: LSTM) -> nn.LSTM:
         lstm = nn.LSTM(**{name: getattr(module, name) for name in _LSTM_OPTIONS})
     for suffix in _suffixes(module):
         if module.joint:
-            matrix = module._weight("weight" + suffix).to_dense().detach()
-            columns = [matrix.shape[1] - module.output_size, module.output_size]
-            ih, hh = torch.split(matrix, columns, dim=1)
-        else:
-            ih, hh = (module._weight(kind + suffix).to_dense().detach() for kind in ("weight_ih", "weight_hh"))
-        matrices = {"weight_ih": ih, "weight_hh": hh}
-        if module.proj_size:
-            matrices["weight_hr"] = module._weight("weight_hr" + suffix).to_dense().detach()
-        for kind, matrix in matrices.items():
-            setattr(lstm, kind + suffix, nn.Parameter(matrix.contiguous().clone()))
+            weight = module._weight("weight" + suffix)
+            columns = [weight.shape[1] - module.output_size, module.output_size]
+            parts = torch.split(weight.to_dense(), columns, dim=1)
+            for kind, part in zip(("weight_ih", "weight_hh"), parts, strict=True):
+                setattr(lstm, kind + suffix, _parameter(part, weight))
+        kinds = () if module.joint else ("weight_ih", "weight_hh")
+        for kind in (*kinds, "weight_hr") if module.proj_size else kinds:
+            weight = module._weight(kind + suffix)
+            setattr(lstm, kind + suffix, _parameter(weight.to_dense(), weight))
         if module.bias:
-            bias = module.get_parameter("bias" + suffix).detach()
-            setattr(lstm, "bias_ih" + suffix, nn.Parameter(bias.clone()))
-            setattr(lstm, "bias_hh" + suffix, nn.Parameter(torch.zeros_like(bias)))
+            bias = module.get_parameter("bias" + suffix)
+            for name, value in (("bias_ih", bias.detach().clone()), ("bias_hh", torch.zeros_like(bias))):
+                setattr(lstm, name + suffix, nn.Parameter(value, requires_grad=bias.requires_grad))
     return lstm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,10 @@ class LSTM(nn.Module):
             raise InputError(f"proj_size must be 0 or less than hidden_size {hidden_size}, got {proj_size}")
         if num_layers < 1 or input_size < 1:
             raise InputError(f"an LSTM needs 1 layer and 1 input or more, got {num_layers} and {input_size}")
+        if not 0.0 <= dropout <= 1.0:
+            raise InputError(f"dropout is a rate from 0 to 1, got {dropout}")
+        if contraction not in get_args(Contraction):
+            raise InputError(f"contraction is one of {', '.join(get_args(Contraction))}, got {contraction!r}")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -102,8 +106,11 @@ class LSTM(nn.Module):
         if isinstance(input, PackedSequence):
             padded, lengths = pad_packed_sequence(input)
             output, state = self._run(padded, hx, lengths.to(padded.device))
-            packed = pack_padded_sequence(output, lengths, enforce_sorted=input.sorted_indices is None)
-            return packed, state
+            if input.sorted_indices is not None:  # the order of equally long sequences is the input's own choice
+                output = output.index_select(1, input.sorted_indices)
+                lengths = lengths[input.sorted_indices.to(lengths.device)]
+            data = pack_padded_sequence(output, lengths).data
+            return PackedSequence(data, input.batch_sizes, input.sorted_indices, input.unsorted_indices), state
         if input.dim() == 2:
             start = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
             output, (h, c) = self._run(input.unsqueeze(1), start, None)
