@@ -84,6 +84,13 @@ def test_perplexities_far_apart_get_a_logarithmic_scale(report: Report) -> None:
     assert {"100", "1,000"} <= set(found)
 
 
+def test_tiny_differences_look_tiny(report: Report) -> None:
+    rows = tuple(row.model_copy(update={"perplexity_test": 76.0 + i / 1000}) for i, row in enumerate(report.rows[:3]))
+    found = texts(perplexity_against_bytes(report.model_copy(update={"rows": rows}), WIDE, "a"))
+    ticks = [float(text) for text in found if text.replace(".", "").isdigit()]
+    assert max(ticks) - min(ticks) > 1
+
+
 @WIDTHS
 def test_what_was_not_measured_is_left_out(width: int, report: Report) -> None:
     rows = (report.rows[1].model_copy(update={"perplexity_test": None}), *report.rows[2:])

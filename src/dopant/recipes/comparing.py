@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def compare(
         PlanError: a method that was named, or every method, cannot meet the target.
         DopantError: anything else wrong with the arguments, before any work is done; or every method failed.
     """
+    started = datetime.now(UTC)
     out = Path(out)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     start_folder = None if str(model) in SIZES else _dense_folder(model)
@@ -96,6 +98,11 @@ def compare(
         listener=listener,
     )
     report = join_reports({name: ended[name] for name in recipes}, {name: recipes[name] for name in recipes})
+    took = {
+        "time": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+    }
+    report = report.model_copy(update={"protocol": report.protocol.model_copy(update=took)})  # all runs, not one
     write_report(report, out / "report.json")
     write_page(report, out / "report.html")
     return report

@@ -66,6 +66,8 @@ def scale_perplexity(axes: Axes, values: Sequence[float | None], always_log: boo
     if not known:
         return
     low, high = min(known), max(known)
+    middle = (low + high) / 2  # differences below a per cent shall look as small as they are
+    low, high = min(low, 0.99 * middle), max(high, 1.01 * middle)
     if always_log or high > 3 * low:
         margin = max((high / low) ** 0.06, 1.02)
         axes.set_yscale("log")
