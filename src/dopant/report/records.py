@@ -19,7 +19,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-import dopant
+from dopant import version
 from dopant.errors import InputError
 from dopant.report.writing import write_text
 
@@ -111,7 +111,7 @@ def make_record(
     """
     now = datetime.now(UTC)
     began = (started or now).astimezone(UTC)
-    commit, dirty = find_commit(Path(dopant.__file__).parent)
+    commit, dirty = find_commit(Path(version.__file__).parent)
     return Record(
         command=shlex.join(["dopant", *arguments]),
         commit=commit,
@@ -140,7 +140,7 @@ def find_commit(folder: Path) -> tuple[str, bool]:
 def find_versions() -> Versions:
     """The versions of python and of the packages, without importing them."""
     return Versions(
-        dopant=dopant.__version__,
+        dopant=version.VERSION,
         python=platform.python_version(),
         torch=_installed("torch"),
         numpy=_installed("numpy"),
@@ -182,7 +182,7 @@ def read_kept(path: str | Path, kind: type[K]) -> K:
         more = f"\n  and {len(mistakes) - 8} more" if len(mistakes) > 8 else ""
         raise InputError(
             f"{path} is not a {kind.__name__.lower()} of this version of dopant "
-            f"({dopant.__version__}); make it again with the command that wrote it:\n  "
+            f"({version.VERSION}); make it again with the command that wrote it:\n  "
             + "\n  ".join(mistakes[:8])
             + more
         ) from error
