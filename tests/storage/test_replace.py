@@ -98,6 +98,21 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync = replace._sync
+
+    def record(path: Path) -> None:
+        sync(path)
+        synced.append((path.name, (tmp_path / "model").exists()))
+
+    monkeypatch.setattr(replace, "_sync", record)
+    write(tmp_path / "model", "x")
+    assert {name for name, named in synced if not named} >= {"a", "b"}
+    assert [name.startswith(".model.partial-") for name, _ in synced] == [False, False, True, False]
+    assert synced[-1] == (tmp_path.name, True)
+
+
 def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot be written"):
