@@ -32,7 +32,6 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()  # a closed pipe shows here, not after main
         except typer.Exit:
             raise
         except (Exception, KeyboardInterrupt) as error:
