@@ -31,6 +31,21 @@ def test_report_makes_the_page_again(comparison: Path, dopant: Run) -> None:
     assert (comparison / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_report_joins_runs_that_were_made_apart(comparison: Path, tmp_path: Path, dopant: Run) -> None:
+    whole = read_report(comparison / "report.json")
+    files = []
+    for row in whole.rows:
+        files.append(tmp_path / f"{row.method}.json")
+        files[-1].write_text(whole.model_copy(update={"rows": (row,)}).model_dump_json())
+    refused = dopant("report", *files)
+    assert refused.exit_code == 2
+    assert "say where with --out" in refused.stderr
+    assert dopant("report", *files, "--out", tmp_path / "joined").exit_code == 0
+    joined = read_report(tmp_path / "joined" / "report.json")
+    assert [row.method for row in joined.rows] == [row.method for row in whole.rows]
+    assert (tmp_path / "joined" / "report.html").exists()
+
+
 def test_report_as_markdown_and_json(comparison: Path, dopant: Run) -> None:
     assert dopant("report", comparison, "--markdown").stdout.startswith("| method ")
     result = dopant("report", comparison / "report.json", "--json", "-q")

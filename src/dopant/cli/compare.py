@@ -51,7 +51,12 @@ def compare(
     scope: Scope = "lstm",
     methods: Annotated[
         str | None,
-        typer.Option("--methods", metavar="A,B,C", help=f"Some of: {METHODS}. [default: all]", show_default=False),
+        typer.Option(
+            "--methods",
+            metavar="A,B,C",
+            help=f"Some of: {METHODS}; or recipes. [default: all methods]",
+            show_default=False,
+        ),
     ] = None,
     values: Values = None,
     indices: Indices = None,

@@ -22,8 +22,9 @@ from dopant.recipes.run import label
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
+from dopant.report.join import with_losses
 from dopant.report.page import write_page
-from dopant.report.report import Report, Row, loss_percent, write_report
+from dopant.report.report import Report, Row, write_report
 from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
 from dopant.storage.replace import written_beside
@@ -55,7 +56,7 @@ def compare(
         corpus: `python-docs`, a folder, a file, or a corpus.
         model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it.
         target: a factor such as 25x or bytes such as 1.2MB; None for 25x.
-        methods: names of methods or of shipped recipes; None for every method. Dense is always there.
+        methods: names of methods or of shipped recipes, or recipe files; None for every method. Dense is always there.
         out: a folder for the report and one model folder a method.
         count, scope: what the factor counts, and of which weights.
         overrides: `training.epochs=3` and the like, for all rows alike.
@@ -77,7 +78,8 @@ def compare(
     common = [f"count={count}", f"scope={scope}", f"seed={seed}"]
     common += [] if target is None else [f"target={target}"]
     recipes = {
-        name: _recipe(name, str(model), start_folder, [*common, *overrides]) for name in _names(methods, start_folder)
+        name: _recipe(source, str(model), start_folder, [*common, *overrides])
+        for name, source in _sources(methods).items()
     }
     own = [name for name in recipes if start_folder is None or name != "dense"]
     _claim(out, own, force=force, resume=resume)
@@ -125,17 +127,12 @@ def join_reports(ended: Mapping[str, Report | DopantError], recipes: Mapping[str
     compressed = [report for report in reports.values() if not report.rows[0].dense]
     if not reports:
         raise next(error for error in ended.values() if isinstance(error, DopantError))
-    dense = next((report.rows[0] for report in reports.values() if report.rows[0].dense), None)
-    rows = []
-    for name, report in ended.items():
-        if isinstance(report, Report):
-            row = report.rows[0]
-            loss = None if row.dense or dense is None else loss_percent(row.perplexity_test, dense.perplexity_test)
-            rows.append(row.model_copy(update={"loss_percent": loss}))
-        else:
-            rows.append(_failed(name, recipes[name], str(report)))
+    rows = [
+        report.rows[0] if isinstance(report, Report) else _failed(name, recipes[name], str(report))
+        for name, report in ended.items()
+    ]
     protocol = (compressed or list(reports.values()))[0].protocol
-    return Report(protocol=protocol, rows=tuple(rows))
+    return Report(protocol=protocol, rows=with_losses(rows))
 
 
 def _failed(name: str, recipe: Recipe, reason: str) -> Row:
@@ -155,19 +152,26 @@ def _failed(name: str, recipe: Recipe, reason: str) -> Row:
     )
 
 
-def _names(methods: Sequence[str] | None, start_folder: Path | None) -> list[str]:
+def _sources(methods: Sequence[str] | None) -> dict[str, str]:
+    """By the name of the row's folder: a method, a shipped recipe, or the file of a recipe."""
     known = shipped_recipes()
-    chosen = list(METHODS) if methods is None else list(dict.fromkeys(methods))
-    for name in chosen:
-        if name not in known:
-            method_named(name)  # raises, with the nearest name
-    return chosen if "dense" in chosen else ["dense", *chosen]
+    found: dict[str, str] = {}
+    for source in dict.fromkeys(METHODS if methods is None else methods):
+        path = Path(source)
+        is_file = path.suffix in (".yaml", ".yml")
+        if not is_file and source not in known:
+            method_named(source)  # raises, with the nearest name
+        name = path.stem if is_file else source
+        if name in found:
+            raise InputError(f"{source} and {found[name]} would both be written to a folder {name}; rename one")
+        found[name] = source
+    return found if "dense" in found else {"dense": "dense", **found}
 
 
-def _recipe(name: str, model: str, start_folder: Path | None, overrides: Sequence[str]) -> Recipe:
+def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str]) -> Recipe:
     if start_folder is None:
-        return read_recipe(name, [f"model={model}", *overrides])
-    return recovery_recipe(name, start_folder, overrides)
+        return read_recipe(source, [f"model={model}", *overrides])
+    return recovery_recipe(source, start_folder, overrides)
 
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
