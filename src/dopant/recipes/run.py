@@ -94,6 +94,7 @@ def run_recipe(
     finished = resume and is_finished(places, fingerprint)
     processes.wait()  # all have looked before the first changes anything
     if finished:
+        places.checkpoint.unlink(missing_ok=True)  # if the run was killed just before it did so
         return read_report(places.report)
     if processes.main:
         if announce is not None:
@@ -291,8 +292,9 @@ LABELS = {
 
 def label(recipe: Recipe) -> str:
     """The method's name for readers, with what sets this run apart."""
-    settings = recipe.training
+    settings, dropout = recipe.training, recipe.training.co_matrix_dropout
     name = LABELS.get(recipe.method, recipe.method)
-    if settings.co_matrix_dropout.rate > 0.0:
-        name += ", row dropout" if recipe.method == "pruning" else ", co-matrix dropout"
+    if dropout.rate > 0.0:
+        of = "" if dropout.path == "both" else f" of {dropout.path}"
+        name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}"
     return name + (", distilled" if settings.distillation.weight > 0.0 else "")
