@@ -14,22 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dopant.data import Corpus, make_corpus
 from dopant.errors import InputError, ResumeError
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
+from dopant.train.descent import Descent
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 
 SERVER = """
 import json, os, sys, traceback
-import torch
 import dopant.recipes.pipeline, dopant.train.loop
-
-torch.optim.SGD([torch.zeros(1)], lr=1.0).step()  # loads what torch loads late
 
 for line in sys.stdin:
     pid = os.fork()
@@ -48,8 +45,14 @@ import sys
 from dopant.recipes.pipeline import train
 train({recipe!r}, {corpus!r}, out={out!r}, dense={dense!r}, resume=True)
 """
+SLOW = """
+import time
+from dopant.train.descent import Descent
+real = Descent.step
+Descent.step = lambda *args: (time.sleep({seconds}), real(*args))
+"""
 KILL = """
-import os, pathlib, signal, time, torch
+import os, pathlib, signal, time
 import dopant.recipes.run, dopant.train.checkpoint, dopant.train.log, dopant.train.loop
 
 def die():
@@ -92,7 +95,7 @@ MOMENTS = {
     "while the first checkpoint is written": "at(checkpoint, 'save_file', 1, half_a_file)",
     "after a checkpoint was written, before it is renamed": "at(pathlib.Path, 'replace', 3, only=is_checkpoint)",
     "after it is renamed": "at(pathlib.Path, 'replace', 2, after(pathlib.Path.replace), only=is_checkpoint)",
-    "in the middle of a step": "at(torch.optim.SGD, 'step', 27)",
+    "in the middle of a step": "at(loop.Descent, 'step', 27)",
     "in the middle of a line of the log": "at(log.TrainingLog, 'write', 4, half_a_line)",
     "while an epoch is evaluated": "at(run, 'perplexity', 2)",
     "after an epoch's line, before its checkpoint": "at(checkpoint, 'save_file', 8)",
@@ -210,7 +213,7 @@ def test_killed_again_and_again(
 ) -> None:
     """Every other time before the next checkpoint."""
     out, kills = tmp_path / "m", 0
-    while children.run(f"{KILL}\nat(torch.optim.SGD, 'step', {(23, 4)[kills % 2]})\n{train(out)}") == -signal.SIGKILL:
+    while children.run(f"{KILL}\nat(loop.Descent, 'step', {(23, 4)[kills % 2]})\n{train(out)}") == -signal.SIGKILL:
         kills += 1
         assert kills < 20
     assert kills > 4
@@ -222,8 +225,7 @@ def test_killed_from_outside(
 ) -> None:
     """Whenever the log grows or a checkpoint appears, a moment later."""
     out, kills = tmp_path / "m", 0
-    slow = "import time, torch\nreal = torch.optim.SGD.step\n"
-    slow += "torch.optim.SGD.step = lambda *args: (time.sleep(0.004), real(*args))\n"
+    slow = SLOW.format(seconds=0.004)
     seen: tuple[object, ...] = ()
     for moment in range(4):
         pid = children.start(slow + train(out))
@@ -257,8 +259,7 @@ def test_a_program_of_its_own_killed_and_run_again(
     train: Callable[[Path], str], unbroken: object, tmp_path: Path
 ) -> None:
     out = tmp_path / "m"
-    slow = "import time, torch\nreal = torch.optim.SGD.step\n"
-    slow += "torch.optim.SGD.step = lambda *args: (time.sleep(0.02), real(*args))\n"
+    slow = SLOW.format(seconds=0.02)
     with subprocess.Popen([sys.executable, "-c", slow + train(out)]) as process:
         deadline = time.monotonic() + 60
         while not standing(out.with_name("m.run"))[1:] and time.monotonic() < deadline:
@@ -278,7 +279,7 @@ def stopped(
     class Killed(BaseException):
         pass
 
-    real, calls = torch.optim.SGD.step, []
+    real, calls = Descent.step, []
 
     def stop(*args: Any) -> None:
         calls.append(1)
@@ -287,7 +288,7 @@ def stopped(
         real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", stop)
+        patch.setattr(Descent, "step", stop)
         with pytest.raises(Killed):
             run_recipe(recipe, corpus, tmp_path / "m", dense=dense_folder)
     return tmp_path / "m"

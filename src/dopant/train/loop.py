@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from dopant.errors import DivergenceError, InputError
-from dopant.layers import LSTM, slots
-from dopant.structures import DenseWeight, DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
+from dopant.layers import LSTM
 from dopant.train.checkpoint import Progress, State, States, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
+from dopant.train.descent import Descent
 from dopant.train.log import TrainingLog
 from dopant.train.loss import training_loss
 from dopant.train.overlay import Annealing, Overlay
@@ -121,7 +121,7 @@ class _Training:
         self.rate = learning_rate(settings, self.steps_per_epoch)
         self.annealing = Annealing(overlays, settings.sparsify, self.steps)
         self.row_masks = RowMasks(model, settings.co_matrix_dropout, self.steps)
-        self.optimiser, self.multipliers = _optimiser(model, settings)
+        self.descent = Descent(model, settings)
 
         self.checkpoint = None if run.folder is None else run.folder / "checkpoint.safetensors"
         self.progress, self.states = Progress(), States()
@@ -158,8 +158,6 @@ class _Training:
         generator = _seeded(self.run, step, self.processes.rank)
         inputs, targets = (self.columns[within * unroll + shift :][:unroll] for shift in (0, 1))
         self.row_masks.draw(step, generator, (unroll, self.run.columns.shape[1]), self.streams)
-        for group, multiplier in zip(self.optimiser.param_groups, self.multipliers, strict=True):
-            group["lr"] = self.rate(step) * multiplier
 
         self.model.train()
         logits, state = self.forward(inputs, self.states.get("state"))
@@ -173,11 +171,11 @@ class _Training:
         self._check("loss", value, epoch)
         if self._checkpoint_due(step, within):  # now, as the loss has shown that these weights are sound
             self._keep()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.descent.clear()
         self.processes.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
         self._check("gradient", float(norm), epoch)
-        self.optimiser.step()
+        self.descent.step(self.rate(step))
         self.row_masks.clear()
 
         self.states = after
@@ -256,26 +254,3 @@ def _seeded(run: Run, step: int, rank: int) -> torch.Generator:
     digest = hashlib.sha256(f"{run.seed}/{step}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[8:15], "big") + rank)
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-_ENTRIES = (DenseWeight, SparseWeight, MaskedWeight)
-
-
-def _optimiser(model: nn.Module, settings: TrainSettings) -> tuple[torch.optim.Optimizer, list[float]]:
-    """SGD with its groups' learning-rate multipliers: factors under an overlay, other factors, all the rest.
-
-    Dense and sparse parts of any composition hold entries of W itself and learn at the full rate; all other parameters
-    are factors.
-    """
-    multipliers: dict[int, float] = {}
-    for slot in slots(model):
-        doped = isinstance(slot.weight, DopedWeight)
-        for part in slot.weight.modules():
-            if isinstance(part, StructuredWeight) and not isinstance(part, _ENTRIES):
-                rate = settings.factor_learning_rate if doped else settings.structure_learning_rate
-                multipliers.update({id(parameter): rate for parameter in part.parameters(recurse=False)})
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups.setdefault(multipliers.get(id(parameter), 1.0), []).append(parameter)
-    return torch.optim.SGD([{"params": group} for group in groups.values()], lr=0.0), list(groups)
