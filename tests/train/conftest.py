@@ -60,9 +60,10 @@ def run_training(columns: Tensor) -> Callable[..., Result]:
         fingerprint: str = "this run",
         teacher: nn.Module | None = None,
         text: Tensor = columns,
+        originals: dict[str, Tensor] | None = None,
         **settings: Any,
     ) -> Result:
-        originals = {
+        originals = originals or {
             s.name: torch.randn(s.weight.shape, dtype=next(model.parameters()).dtype) * 0.3 for s in slots(model)
         }
         overlays = open_overlays(model, originals, start="scratch", overlay_start=0.5)

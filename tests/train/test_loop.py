@@ -101,6 +101,10 @@ def one_step(model: LanguageModel, run_training: Training, columns: Tensor, **se
         (Kronecker(((4, 2), (4, 4))), {".factor_": 0.125}),
         (LowRank(2), {".left": 0.125, ".right": 0.125}),
         (Stacked((Dense(), LowRank(1)), (4, 12)), {".parts.0.": 1.0, ".parts.1.": 0.125}),
+        (
+            Doped(Stacked((Dense(), LowRank(1)), (4, 12)), Sparse(9)),
+            {".parts.0.": 1.0, ".parts.1.": 0.25, ".overlay.": 1.0},
+        ),
         (Sparse(20), {".matrix": 1.0}),
         (None, {".matrix": 1.0}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,12 @@ def train(
     seed: SeedOrRecipes = None,
     threads: Threads = None,
     device: Device = "cpu",
+    accelerate: Annotated[
+        bool,
+        typer.Option(
+            "--accelerate", help="Share the batch among processes: accelerate launch -m dopant train … --accelerate."
+        ),
+    ] = False,
     force: Force = False,
     resume: Resume = False,
     as_json: Json = False,
@@ -54,6 +61,8 @@ def train(
     """
     from dopant.recipes.pipeline import train as run
 
+    speaks = not accelerate or os.environ.get("RANK", "0") == "0"  # one of all processes
+    quiet = quiet or not speaks
     with watching(out.name, out, quiet=quiet):
         report = run(
             recipe,
@@ -63,10 +72,12 @@ def train(
             overrides=overrides(settings, seed=seed),
             threads=threads,
             device=device,
+            accelerate=accelerate,
             force=force,
             resume=resume,
             announce=None if quiet else say_plan,
             command=context.obj or (),
         )
-    show_report(report, as_json=as_json)
+    if speaks:
+        show_report(report, as_json=as_json)
     say(f"wrote {out}", quiet=quiet)

@@ -20,6 +20,7 @@ from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer
 from dopant.report.records import make_record
 from dopant.report.report import Report, loss_percent, write_report
+from dopant.train.processes import make_accelerator
 
 __all__ = ["Evaluation", "Generated", "compare", "compress", "evaluate", "generate", "train"]
 
@@ -33,7 +34,7 @@ def train(
     overrides: Sequence[str] = (),
     threads: int | None = 1,
     device: str = "cpu",
-    accelerator: Any = None,
+    accelerate: bool = False,
     force: bool = False,
     resume: bool = False,
     announce: Callable[[Plan], None] | None = None,
@@ -48,6 +49,8 @@ def train(
         dense: a trained dense model, for recipes that start from one or distil.
         overrides: `training.epochs=3` and the like.
         threads: threads that torch uses; None leaves them as they are.
+        device: cpu or cuda.
+        accelerate: share the work with the other processes of `accelerate launch`, each with its part of the batch.
         announce: told the plan before anything is done.
     """
     if not isinstance(recipe, Recipe):
@@ -57,18 +60,23 @@ def train(
     text = corpus if isinstance(corpus, Corpus) else read_corpus(recipe.corpus if corpus is None else corpus)
     if threads is not None:
         torch.set_num_threads(threads)
-    return run_recipe(
-        recipe,
-        text,
-        out,
-        dense=dense,
-        force=force,
-        resume=resume,
-        accelerator=accelerator,
-        device=device,
-        announce=announce,
-        command=command,
-    )
+    accelerator = make_accelerator(device) if accelerate else None
+    try:
+        return run_recipe(
+            recipe,
+            text,
+            out,
+            dense=dense,
+            force=force,
+            resume=resume,
+            accelerator=accelerator,
+            device=device,
+            announce=announce,
+            command=command,
+        )
+    finally:
+        if accelerator is not None:
+            accelerator.end_training()
 
 
 def compress(

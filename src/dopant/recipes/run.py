@@ -67,7 +67,7 @@ def run_recipe(
         force: start anew and replace what is there.
         resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
         accelerator: an `accelerate.Accelerator`, to run on several processes.
-        device: where to train; evaluation is on the CPU, from the file.
+        device: where to train, if not the accelerator's; evaluation is on the CPU, from the file.
         announce: told the plan before anything is done.
         command: the arguments after `dopant` that ask for this run, for the record.
 
@@ -83,6 +83,7 @@ def run_recipe(
     started = datetime.now(UTC)
     places, processes = Places.of(out), Processes(accelerator)
     check_claim(places, force=force, resume=resume)
+    device = device if accelerator is None else str(accelerator.device)
     check_device(device)
     setting = make_setting(recipe, corpus, dense)
     settings, texts = recipe.training, setting.texts

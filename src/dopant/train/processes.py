@@ -67,3 +67,16 @@ class Processes:
         """Until all have come here."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
+
+
+def make_accelerator(device: str) -> Any:
+    """The accelerator of a process that `accelerate launch` has started; of a lone one if it has not.
+
+    Raises:
+        InputError: the accelerate package is not installed.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise InputError("several processes need the accelerate package: pip install 'dopant[accelerate]'") from None
+    return Accelerator(cpu=device == "cpu")
