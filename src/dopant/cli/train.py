@@ -46,7 +46,8 @@ def train(
     accelerate: Annotated[
         bool,
         typer.Option(
-            "--accelerate", help="Share the batch among processes: accelerate launch -m dopant train … --accelerate."
+            "--accelerate",
+            help="Share the batch among processes: torchrun --nproc-per-node 2 -m dopant train … --accelerate.",
         ),
     ] = False,
     force: Force = False,

@@ -12,7 +12,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     """The gradient, softmax minus one-hot, is made in the forward pass from what is there anyway."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         scores = torch.log_softmax(logits.detach(), dim=-1)
         index = targets.unsqueeze(-1)
         loss = -scores.gather(-1, index).sum()
@@ -22,7 +22,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * outer[0], None
 

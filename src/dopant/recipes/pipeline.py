@@ -50,7 +50,7 @@ def train(
         overrides: `training.epochs=3` and the like.
         threads: threads that torch uses; None leaves them as they are.
         device: cpu or cuda.
-        accelerate: share the work with the other processes of `accelerate launch`, each with its part of the batch.
+        accelerate: share the batch with the other processes that `torchrun` or `accelerate launch` has started.
         announce: told the plan before anything is done.
     """
     if not isinstance(recipe, Recipe):

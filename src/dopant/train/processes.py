@@ -70,7 +70,7 @@ class Processes:
 
 
 def make_accelerator(device: str) -> Any:
-    """The accelerator of a process that `accelerate launch` has started; of a lone one if it has not.
+    """The accelerator of a process that `torchrun` or `accelerate launch` has started, or of one alone.
 
     Raises:
         InputError: the accelerate package is not installed.
