@@ -64,9 +64,7 @@ class Cost:
 
 def matrix_bytes(rows: int, columns: int, storage: Storage) -> int:
     """Bytes of a dense (rows, columns) matrix; int8 adds a float16 scale a row."""
-    return rows * columns * _VALUE_BYTES[storage.values] + (
-        rows * _SCALE_BYTES if storage.values == "int8" else 0
-    )
+    return rows * columns * _VALUE_BYTES[storage.values] + (rows * _SCALE_BYTES if storage.values == "int8" else 0)
 
 
 def sparse_value_bytes(rows: int, nonzeros: int, storage: Storage) -> int:
@@ -86,10 +84,7 @@ def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int
     if storage.indices == "gaps":
         return nonzeros + round(nonzeros * _geometric_quotient(q, ESCAPE))
     unary_bits, remainder_bits = min(
-        (
-            (nonzeros * (1 + _geometric_quotient(q, 2**k)), nonzeros * k)
-            for k in range(rice_parameters(positions))
-        ),
+        ((nonzeros * (1 + _geometric_quotient(q, 2**k)), nonzeros * k) for k in range(rice_parameters(positions))),
         key=sum,
     )
     return RICE_HEADER_BYTES + math.ceil(unary_bits / 8) + math.ceil(remainder_bits / 8)

@@ -53,8 +53,7 @@ def _scales(largest: Tensor) -> Tensor:
     scales = torch.where(short & (largest > 0), following, scales)
     if torch.isinf(scales).any():
         raise ValueError(
-            f"the value {largest.max().item():.4g} is too large for int8 with a float16 scale; "
-            "keep float32 values"
+            f"the value {largest.max().item():.4g} is too large for int8 with a float16 scale; keep float32 values"
         )
     return scales
 

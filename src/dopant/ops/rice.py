@@ -63,9 +63,7 @@ def decode_rice(codes: Codes, nonzeros: int, total: int) -> Positions:
         raise ValueError(f"the Rice parameter {k} is above {MAX_PARAMETER}")
     split = codes.size - _bytes(nonzeros * k)
     if split <= RICE_HEADER_BYTES:
-        raise ValueError(
-            f"the Rice codes hold {codes.size} bytes, too few for {nonzeros} positions with k = {k}"
-        )
+        raise ValueError(f"the Rice codes hold {codes.size} bytes, too few for {nonzeros} positions with k = {k}")
     ends = np.flatnonzero(np.unpackbits(codes[RICE_HEADER_BYTES:split]))
     if ends.size != nonzeros:
         raise ValueError(f"the Rice codes hold {ends.size} positions where {nonzeros} are needed")
@@ -92,10 +90,7 @@ def _best(gaps: Positions) -> tuple[int, int]:
     """The parameter that makes the fewest bytes, and these bytes."""
     if not gaps.size:
         return 0, 0
-    bits = (
-        (k, gaps.size + int((gaps >> k).sum()), gaps.size * k)
-        for k in range(rice_parameters(int(gaps.max()) + 1))
-    )
+    bits = ((k, gaps.size + int((gaps >> k).sum()), gaps.size * k) for k in range(rice_parameters(int(gaps.max()) + 1)))
     return min(
         ((k, RICE_HEADER_BYTES + _bytes(unary) + _bytes(remainder)) for k, unary, remainder in bits),
         key=lambda pair: pair[1],

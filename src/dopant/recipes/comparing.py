@@ -169,9 +169,11 @@ def _sources(methods: Sequence[str] | None) -> dict[str, str]:
 
 
 def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str]) -> Recipe:
-    if start_folder is None:
-        return read_recipe(source, [f"model={model}", *overrides])
-    return recovery_recipe(source, start_folder, overrides)
+    if start_folder is not None:
+        return recovery_recipe(source, start_folder, overrides)
+    # the dense row is what the others start or learn from, where the settings of all rows say that they do
+    itself = ["start=scratch", "training.distillation.weight=0.0"] if Path(source).stem == "dense" else []
+    return read_recipe(source, [f"model={model}", *overrides, *itself])
 
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dopant.data import Corpus
-from dopant.errors import DopantError, TrainingError
+from dopant.errors import DopantError, InputError, TrainingError
 from dopant.recipes.places import Places
 from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
@@ -84,7 +84,13 @@ def run_jobs(
 
     Returns:
         by job name the report, or the error that ended it.
+
+    Raises:
+        InputError: a job waits for one that is not there, or that waits itself.
     """
+    free = [job.name for job in jobs if job.after is None]
+    if stuck := [job for job in jobs if job.after is not None and job.after not in free]:
+        raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {', '.join(free)}")
     context = _context()
     waiting = list(jobs)
     running: dict[str, _Running] = {}

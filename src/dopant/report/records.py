@@ -182,9 +182,7 @@ def read_kept(path: str | Path, kind: type[K]) -> K:
         more = f"\n  and {len(mistakes) - 8} more" if len(mistakes) > 8 else ""
         raise InputError(
             f"{path} is not a {kind.__name__.lower()} of this version of dopant "
-            f"({version.VERSION}); make it again with the command that wrote it:\n  "
-            + "\n  ".join(mistakes[:8])
-            + more
+            f"({version.VERSION}); make it again with the command that wrote it:\n  " + "\n  ".join(mistakes[:8]) + more
         ) from error
 
 
