@@ -14,6 +14,7 @@ from dopant.errors import InputError
 from dopant.evaluate import generate as continue_text
 from dopant.plan.plan import Plan
 from dopant.recipes.comparing import compare, recovery_recipe
+from dopant.recipes.places import Places
 from dopant.recipes.read import read_recipe
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
@@ -127,7 +128,7 @@ def compress(
     before = evaluate(model, text, "test").perplexity
     row = report.rows[0].model_copy(update={"loss_percent": loss_percent(report.rows[0].perplexity_test, before)})
     report = report.model_copy(update={"rows": (row,)})
-    write_report(report, Path(f"{out}.run") / "report.json")
+    write_report(report, Places.of(out).report)
     return report
 
 
@@ -200,6 +201,8 @@ def generate(
         InputError: numbers out of range.
         FileError: the folder cannot be read.
     """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be a whole number from 0 to below 2**63, got {seed}")
     model, tokenizer = load_with_tokenizer(folder)
     ids = tokenizer.encode(prompt)
     if len(ids) == 0:

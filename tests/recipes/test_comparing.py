@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dopant.data import Corpus
+from dopant.errors import DivergenceError, InputError, PlanError, RecipeError, ResumeError
+from dopant.recipes.comparing import compare, join_reports, recovery_recipe
+from dopant.recipes.run import run_recipe
+from dopant.recipes.schema import Recipe
+from dopant.report.report import Report, read_report
+
+Snapshot = Callable[[Path], dict[str, bytes]]
+SMALL = [f"model.{key}" for key in ("hidden=16", "dropout=0.0")] + [
+    f"training.{key}" for key in ("epochs=1", "batch=4", "unroll=5", "constant_epochs=1")
+]
+
+
+def compared(
+    corpus: Corpus, out: Path, methods: list[str] | None, *, more: tuple[str, ...] = (), **options: Any
+) -> Report:
+    options = {"target": "5x", "count": "parameters", "jobs": 2, **options}
+    return compare(corpus, methods=methods, out=out, overrides=[*SMALL, *more], **options)
+
+
+@pytest.fixture(scope="module")
+def first(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A comparison from scratch; not to be written to."""
+    out = tmp_path_factory.mktemp("comparison") / "first"
+    return out, compared(corpus, out, ["lmf", "doped-kronecker"], command=["compare", "--seed", "0"])
+
+
+def test_rows_files_and_the_report(first: tuple[Path, Report]) -> None:
+    out, report = first
+    assert [row.method for row in report.rows] == ["dense", "lmf", "doped-kronecker"]
+    dense, *others = report.rows
+    assert dense.loss_percent is None
+    for row in others:
+        assert row.parameter_factor is not None
+        assert row.parameter_factor >= 5
+        assert row.perplexity_test is not None
+        assert dense.perplexity_test is not None
+        assert row.loss_percent == pytest.approx(100 * (row.perplexity_test / dense.perplexity_test - 1))
+    assert read_report(out / "report.json") == report
+    assert "Doped Kronecker" in (out / "report.html").read_text()
+    for row in report.rows:
+        assert (out / row.folder / "model.safetensors").stat().st_size == row.file_bytes
+    assert report.protocol.command == "dopant compare --seed 0"
+    assert (report.protocol.target, report.protocol.count) == ("5x", "parameters")
+
+
+def test_what_is_there_is_not_overwritten_unasked(
+    corpus: Corpus, first: tuple[Path, Report], snapshot: Snapshot
+) -> None:
+    before = snapshot(first[0])
+    with pytest.raises(InputError, match="is not empty; go on with --resume, replace with --force"):
+        compared(corpus, first[0], ["lmf"])
+    with pytest.raises(InputError, match="force starts anew and resume goes on; give one of them"):
+        compared(corpus, first[0], ["lmf"], force=True, resume=True)
+    assert snapshot(first[0]) == before
+
+
+def test_all_is_asked_before_anything_is_removed(corpus: Corpus, tmp_path: Path, snapshot: Snapshot) -> None:
+    """The last of the places is no model folder: the others stay as they are."""
+    for name in ("dense", "dense.run", "lmf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dense.run" / "recipe.yaml").write_text("method: dense\n")
+    (tmp_path / "lmf" / "letters.txt").write_text("all that I have written")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"lmf holds more than a model: letters\.txt; force would delete it"):
+        compared(corpus, tmp_path, ["lmf"], force=True)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_failing_method_leaves_a_note_and_finished_ones_are_not_repeated(
+    corpus: Corpus, first: tuple[Path, Report], tmp_path: Path, snapshot: Snapshot
+) -> None:
+    """Resumed with a method more, and with one whose run is another's."""
+    out = tmp_path / "again"
+    for path, data in snapshot(first[0]).items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(data)
+    (out / "lmf.run" / "fingerprint").write_text("of another run\n")
+    report = compared(corpus, out, ["lmf", "doped-kronecker", "pruning"], resume=True)
+    dense, lmf, doped, pruning = report.rows
+    assert (dense, doped) == (first[1].rows[0], first[1].rows[2])
+    assert "belongs to another recipe, model or corpus" in lmf.note
+    assert (lmf.method, lmf.perplexity_test, lmf.loss_percent, lmf.file_bytes) == ("lmf", None, None, 0)
+    assert pruning.loss_percent is not None
+    assert read_report(out / "report.json") == report
+    assert "belongs to another recipe" in (out / "report.html").read_text()
+
+
+def test_from_a_trained_model(
+    corpus: Corpus, dense_run: tuple[Path, Report], tiny: Callable[..., Recipe], tmp_path: Path, snapshot: Snapshot
+) -> None:
+    """It is copied, evaluated as it is, and every method starts from it; a resume needs the same model."""
+    folder, trained = dense_run
+    given, out = snapshot(folder), tmp_path / "out"
+    more = ("training.learning_rate=0.1", "training.distillation.weight=0.5")
+    report = compared(corpus, out, ["lmf"], model=folder, target="1.5x", more=more)
+    dense, lmf = report.rows
+    assert dense.perplexity_test == trained.rows[0].perplexity_test
+    assert (dense.train_seconds, dense.curves) == (None, ())
+    assert abs(lmf.loss_percent or 99) < 15
+    assert lmf.label == "Low rank (LMF), distilled"
+    assert report.protocol.start == "dense"
+    assert snapshot(out / "dense") == given == snapshot(folder)
+
+    assert compared(corpus, out, ["lmf"], model=folder, target="1.5x", more=more, resume=True).rows == report.rows
+    # the comparison's own copy will do as well
+    again = compared(corpus, out, ["lmf"], model=out / "dense", target="1.5x", more=more, force=True)
+    assert again.rows[0] == dense
+    run_recipe(tiny("dense", seed=4), corpus, tmp_path / "other")
+    before = snapshot(out)
+    with pytest.raises(ResumeError, match=r"dense is not .*other; resume with the model it was made with"):
+        compared(corpus, out, ["lmf"], model=tmp_path / "other", target="1.5x", more=more, resume=True)
+    assert snapshot(out) == before
+    replaced = compared(corpus, out, ["dense"], model=tmp_path / "other", force=True)
+    assert replaced.rows[0].perplexity_test != dense.perplexity_test
+
+
+def test_all_rows_can_learn_from_the_dense_one(corpus: Corpus, tmp_path: Path) -> None:
+    """Also where the settings of all rows say so: dense itself is trained first, and from the text."""
+    more = ("training.distillation.weight=0.5", "start=dense")
+    report = compared(corpus, tmp_path / "out", ["lmf", "dense"], more=more)
+    assert {row.label for row in report.rows} == {"Dense", "Low rank (LMF), distilled"}
+    assert not any(row.note for row in report.rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"methods": ["lfm"]}, PlanError, "method 'lfm' is not known; did you mean 'lmf'"),
+        ({"model": "tyni"}, InputError, "'tyni' is neither tiny, small, medium, large nor a model folder"),
+        ({"target": "0.5x"}, RecipeError, "below 1x"),
+        ({"target": "20000x"}, PlanError, "cannot be met"),
+        ({"count": "stones"}, RecipeError, "count"),
+        ({"more": ("training.epoch=1",)}, RecipeError, "epoch"),
+        ({"methods": ["lmf", "/nowhere/lmf.yaml"]}, InputError, "would both be written to a folder lmf"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    options: dict[str, Any], error: type[Exception], message: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    options = {"methods": ["lmf"], **options}
+    with pytest.raises(error, match=message):
+        compared(corpus, tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file; a comparison is written as a folder"):
+        compared(corpus, tmp_path / "out", ["lmf"], force=True)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_compressed_model_cannot_be_compressed_again(
+    corpus: Corpus, first: tuple[Path, Report], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"is compressed already .*; name a dense model"):
+        compared(corpus, tmp_path / "out", ["hmd"], model=first[0] / "lmf")
+
+
+def test_if_nothing_went_well_the_first_error_is_raised(tiny: Callable[..., Recipe]) -> None:
+    errors = {"dense": DivergenceError("one"), "lmf": DivergenceError("two")}
+    with pytest.raises(DivergenceError, match="one"):
+        join_reports(errors, {name: tiny(name) for name in errors})
+
+
+def test_without_a_dense_row_nothing_is_lost_or_gained(tiny: Callable[..., Recipe], first: tuple[Path, Report]) -> None:
+    lmf = first[1].model_copy(update={"rows": first[1].rows[1:2]})
+    ended = {"dense": DivergenceError("it diverged"), "lmf": lmf}
+    report = join_reports(ended, {name: tiny(name) for name in ended})
+    assert [(row.note, row.loss_percent) for row in report.rows] == [("it diverged", None), ("", None)]
+    assert report.dense is not None
+
+
+def test_a_recovery_has_the_sizes_and_schedule_of_the_dense_model(dense_folder: Path, tmp_path: Path) -> None:
+    recipe = recovery_recipe("doped-kronecker", dense_folder, ["training.epochs=7"])
+    assert (recipe.start, recipe.method, recipe.model.hidden, recipe.training.batch) == (
+        "dense",
+        "doped-kronecker",
+        16,
+        4,
+    )
+    assert (recipe.training.epochs, recipe.training.unroll) == (7, 5)
+    with pytest.raises(InputError, match=r"has no recipe\.yaml, so nothing says how it was trained"):
+        recovery_recipe("lmf", tmp_path, [])

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import dopant
+from dopant.data import Corpus
+from dopant.errors import FileError, InputError, RecipeError
+from dopant.recipes.pipeline import compress, evaluate, generate, train
+from dopant.recipes.read import resolved_yaml
+from dopant.recipes.run import run_recipe
+from dopant.recipes.schema import Recipe
+from dopant.report.report import Report, read_report
+
+Tiny = Callable[..., Recipe]
+
+
+def test_a_recipe_a_file_and_a_shipped_name_with_overrides_are_the_same_run(
+    tiny: Tiny, corpus: Corpus, corpus_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tiny("lmf")
+    (tmp_path / "mine.yaml").write_text(resolved_yaml(recipe))
+    overrides = ["target=5x", "count=parameters", "model={hidden: 16, layers: 2, init: 0.2}", "storage.values=float32"]
+    overrides += [f"training={recipe.training.model_dump_json()}"]
+    train(recipe, corpus, out=tmp_path / "a")
+    train(tmp_path / "mine.yaml", corpus_folder, out=tmp_path / "b")
+    train("lmf", corpus, out=tmp_path / "c", overrides=[*overrides, f"storage.values={recipe.storage.values}"])
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1] == files[2]
+
+
+def test_the_recipe_s_own_corpus_is_read(tiny: Tiny, corpus_folder: Path, tmp_path: Path) -> None:
+    report = train(tiny("lmf", corpus=str(corpus_folder)), out=tmp_path / "m")
+    assert report.protocol.source["path"] == str(corpus_folder)
+
+
+def test_mistakes_are_told(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="overrides belong to a recipe that is read"):
+        train(tiny("lmf"), corpus, out=tmp_path / "m", overrides=["seed=1"])
+    with pytest.raises(RecipeError, match="there is no recipe 'lfm'; did you mean the shipped 'lmf'"):
+        train("lfm", corpus, out=tmp_path / "m")
+    with pytest.raises(InputError, match="there is no corpus"):
+        train(tiny("lmf"), tmp_path / "nowhere", out=tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_are_set_or_left(tiny: Tiny, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for number, threads in enumerate((None, 3, 1)):
+        train(tiny("lmf"), corpus, out=tmp_path / str(number), threads=threads)
+    assert asked == [3, 1]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_evaluation_is_of_the_files_alone(
+    split: str, corpus: Corpus, corpus_folder: Path, dense_run: tuple[Path, Report]
+) -> None:
+    folder, report = dense_run
+    found = evaluate(folder, corpus_folder, split, command=["evaluate"])
+    row = report.rows[0]
+    if split != "train":
+        assert found.perplexity == (row.perplexity_valid if split == "valid" else row.perplexity_test)
+    data = json.loads(json.dumps(found.to_dict()))
+    assert data["split"] == split
+    expected = {"checksum": corpus.checksum, "vocabulary": 21, "command": "dopant evaluate", "state_carried": True}
+    assert expected.items() <= data["protocol"].items()
+    assert data["protocol"]["tokens"] == {"train": 720, "valid": 150, "test": 150}[split]
+    assert data["protocol"]["batch"] == (1 if split == "test" else 20)
+
+
+def test_an_unknown_split_is_refused(corpus: Corpus, dense_folder: Path) -> None:
+    with pytest.raises(InputError, match="split 'tset' is not known; choose train, valid or test"):
+        evaluate(dense_folder, corpus, "tset")
+
+
+def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Path, Report], tmp_path: Path) -> None:
+    folder, dense = dense_run
+    how = {"method": "pruning", "target": "1.5x", "count": "parameters", "distill": 0.5}
+    rate = ["training.learning_rate=0.1"]
+    report = compress(folder, corpus, out=f"{tmp_path}/m/", overrides=rate, command=["compress"], **how)  # type: ignore[arg-type]
+    (row,) = report.rows
+    assert dense.rows[0].perplexity_test is not None
+    assert row.perplexity_test is not None
+    assert row.loss_percent == pytest.approx(100 * (row.perplexity_test / dense.rows[0].perplexity_test - 1))
+    assert abs(row.loss_percent) < 15
+    assert row.label == "Magnitude pruning, distilled"
+    assert report.protocol.start == "dense"
+    assert read_report(tmp_path / "m.run" / "report.json") == report
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "m.run"}
+    assert compress(folder, corpus, out=tmp_path / "m", overrides=rate, resume=True, **how) == report  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_compressed_is_refused(corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no recipe\.yaml"):
+        compress(tmp_path / "nowhere", corpus, out=tmp_path / "m")
+    with pytest.raises(RecipeError, match="weight"):
+        compress(dense_folder, corpus, out=tmp_path / "m", distill=1.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generation_is_the_seed_s(dense_folder: Path) -> None:
+    one, same, other = (generate(dense_folder, "the dog", 12, seed=seed) for seed in (1, 1, 2))
+    assert one == same
+    assert one.text != other.text
+    assert one.whole.startswith("the dog")
+    assert generate(dense_folder, "the zebra likes a zebra", 1).unknown_words == ["zebra"]
+    assert generate(dense_folder, "", 5, temperature=0.0).text
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_impossible_seeds_are_refused(dense_folder: Path, seed: int) -> None:
+    with pytest.raises(InputError, match="seed must be a whole number from 0 to below"):
+        generate(dense_folder, seed=seed)
+
+
+def test_folders_that_are_no_models_are_refused(corpus: Corpus, tmp_path: Path) -> None:
+    for ask in (lambda: generate(tmp_path, "a"), lambda: evaluate(tmp_path, corpus)):
+        with pytest.raises(FileError):
+            ask()
+
+
+def test_the_package_offers_them_all(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
+    report = dopant.train(tiny("lmf"), corpus, out=tmp_path / "m")
+    assert dopant.evaluate(tmp_path / "m", corpus).perplexity == report.rows[0].perplexity_test
+    assert dopant.generate(tmp_path / "m", "a cat", 3) == generate(tmp_path / "m", "a cat", 3)
+    assert run_recipe(tiny("lmf"), corpus, tmp_path / "m", resume=True) == report

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dopant.cost import Storage
+from dopant.data import Corpus, make_corpus, make_tokenizer
+from dopant.errors import FileError, InputError
+from dopant.layers import slots
+from dopant.models import LanguageModel, LanguageModelConfig
+from dopant.recipes.read import resolved_yaml
+from dopant.recipes.run import run_recipe
+from dopant.recipes.schema import Recipe
+from dopant.recipes.setting import encode, evaluation_columns, load_dense, load_with_tokenizer, make_setting
+from dopant.storage.folder import save
+
+Tiny = Callable[..., Recipe]
+LEARNS = {"distillation": {"weight": 0.5}}
+
+
+def fingerprint(recipe: Recipe, corpus: Corpus, dense: Path | None = None) -> str:
+    return make_setting(recipe, corpus, dense).fingerprint(resolved_yaml(recipe))
+
+
+def test_every_split_is_read_with_the_vocabulary_of_train(corpus: Corpus) -> None:
+    odd = make_corpus("odd", corpus.train, "a zebra sees\n", "the dog\n")
+    tokenizer = make_tokenizer("word", odd)
+    texts = encode(odd, tokenizer)
+    assert tokenizer.decode(texts.valid.tolist()) == "a <unk> sees\n"
+    assert (len(texts.train), len(texts.valid), len(texts.test)) == (720, 4, 3)
+    assert texts.train.dtype == torch.int64
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_a_split_of_one_token_is_refused(split: str, corpus: Corpus) -> None:
+    texts = {name: corpus.split(name) for name in ("train", "valid", "test")}
+    short = make_corpus("short", **{**texts, split: "word"})
+    with pytest.raises(InputError, match=f"the {split} split of short has 1 token; 2 or more are needed"):
+        encode(short, make_tokenizer("word", corpus))
+
+
+def test_short_texts_are_cut_into_fewer_streams() -> None:
+    assert evaluation_columns(torch.arange(41), 20).shape == (2, 20)
+    assert evaluation_columns(torch.arange(39), 20).shape == (2, 19)
+    assert evaluation_columns(torch.arange(2), 20).tolist() == [[0], [1]]
+
+
+def test_the_fingerprint_tells_runs_apart(tiny: Tiny, corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
+    run_recipe(tiny("dense", seed=5), corpus, tmp_path / "other")
+    text = make_corpus("made-up", corpus.train, corpus.valid, corpus.test + "a cat is water\n")
+    moved = make_corpus("made-up", corpus.train, corpus.test, corpus.valid)
+    found = [
+        fingerprint(tiny("lmf"), corpus),
+        fingerprint(tiny("hmd"), corpus),
+        fingerprint(tiny("lmf", seed=1), corpus),
+        fingerprint(tiny("lmf", description="another"), corpus),
+        fingerprint(tiny("lmf", tokenizer="character"), corpus),
+        fingerprint(tiny("lmf"), text),
+        fingerprint(tiny("lmf"), moved),
+        fingerprint(tiny("lmf", training=LEARNS), corpus, dense_folder),
+        fingerprint(tiny("lmf", training=LEARNS), corpus, tmp_path / "other"),
+        fingerprint(tiny("lmf", start="dense"), corpus, dense_folder),
+        fingerprint(tiny("lmf", start="dense"), corpus, tmp_path / "other"),
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint(tiny("lmf"), corpus) == found[0]
+    assert fingerprint(tiny("lmf", training=LEARNS), corpus, dense_folder) == found[7]
+
+
+@pytest.mark.parametrize("method", ["hmf", "hmd"])
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_dense_model_is_opened_in_the_layout_of_the_method(
+    joint: bool, method: str, tiny: Tiny, corpus: Corpus, tmp_path: Path
+) -> None:
+    """Its function stays; hmf has x and h apart, hmd has them in one, whichever way the dense model was trained."""
+    model = {"hidden": 16, "layers": 2, "joint": joint}
+    run_recipe(tiny("dense", model=model), corpus, tmp_path / "dense")
+    setting = make_setting(tiny(method, start="dense"), corpus, tmp_path / "dense")
+    names = [slot.name for slot in slots(setting.model)]
+    assert ("lstm.weight_hh_l1" in names) is (method == "hmf")
+    assert ("lstm.weight_l1" in names) is (method == "hmd")
+    dense, _ = load_dense(tmp_path / "dense")
+    tokens = setting.texts.test[:20].view(10, 2)
+    expected, state = dense.eval()(tokens)
+    logits, own = setting.model.eval()(tokens)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(own, state)
+    assert setting.teacher is None
+
+
+def test_a_teacher_is_a_copy_of_its_own(tiny: Tiny, corpus: Corpus, dense_folder: Path) -> None:
+    setting = make_setting(tiny("lmf", start="dense", training=LEARNS), corpus, dense_folder)
+    assert setting.teacher is not None
+    shared = {p.data_ptr() for p in setting.teacher.parameters()} & {p.data_ptr() for p in setting.model.parameters()}
+    assert not shared
+
+
+def test_the_dense_model_brings_its_vocabulary(tiny: Tiny, corpus: Corpus, dense_folder: Path) -> None:
+    other = make_corpus("other", "x y z\n" * 50, "x\n", "a zebra\n")
+    setting = make_setting(tiny("lmf", start="dense"), other, dense_folder)
+    assert setting.texts.tokenizer.size == 21
+    assert setting.texts.tokenizer.decode(setting.texts.test.tolist()) == "a <unk>\n"
+
+
+def test_the_plan_is_for_the_storage_asked_for(tiny: Tiny, corpus: Corpus) -> None:
+    setting = make_setting(tiny("lmf", storage={"values": "int8"}), corpus)
+    storages = setting.plan.storages()
+    assert storages["lstm.weight_l0"] == Storage("int8", "gaps")
+    assert storages["embedding.weight"] == Storage()
+
+
+def test_folders_that_cannot_be_started_from(tiny: Tiny, corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
+    save(tmp_path / "mute", LanguageModel(LanguageModelConfig(21, 16)))
+    with pytest.raises(FileError, match=r"has no tokenizer\.json, so no text can be read with it"):
+        load_with_tokenizer(tmp_path / "mute")
+    tokenizer = make_tokenizer("word", corpus)
+    save(tmp_path / "odd", LanguageModel(LanguageModelConfig(22, 16)), tokenizer=tokenizer)
+    with pytest.raises(FileError, match="the tokenizer has 21 ids, the model 22; they belong to different models"):
+        load_with_tokenizer(tmp_path / "odd")
+    with pytest.raises(FileError):
+        make_setting(tiny("lmf", start="dense"), corpus, tmp_path / "nowhere")
+    shutil.copytree(dense_folder, tmp_path / "altered")
+    config = json.loads((tmp_path / "altered" / "config.json").read_text())
+    (tmp_path / "altered" / "config.json").write_text(json.dumps(config)[:-5])
+    with pytest.raises(FileError):
+        make_setting(tiny("lmf", start="dense"), corpus, tmp_path / "altered")

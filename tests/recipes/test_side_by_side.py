@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dopant.data import Corpus
+from dopant.errors import DivergenceError, InputError, TrainingError
+from dopant.recipes.run import run_recipe
+from dopant.recipes.schema import Recipe
+from dopant.recipes.side_by_side import Job, Standing, _answer, _Running, last_standing, run_jobs
+from dopant.report.report import Report
+
+Tiny = Callable[..., Recipe]
+
+
+def test_jobs_that_fail_do_not_stop_the_others(
+    tiny: Tiny, corpus: Corpus, dense_run: tuple[Path, Report], tmp_path: Path
+) -> None:
+    """One goes well, one diverges, one needs that one's model, one follows the good one, one is there already."""
+    diverges = tiny("pruning", training={"learning_rate": 1e30, "clip": 0})
+    distilled = tiny("lmf", training={"distillation": {"weight": 0.5}, "epochs": 1, "batch": 4, "unroll": 5})
+    jobs = [
+        Job("orphan", distilled, tmp_path / "orphan", dense=tmp_path / "bad", after="bad"),
+        Job("child", distilled, tmp_path / "child", dense=tmp_path / "good", after="good"),
+        Job("good", tiny("dense"), tmp_path / "good"),
+        Job("bad", diverges, tmp_path / "bad"),
+        Job("there", tiny("dense", start="dense"), dense_run[0], trained=True),
+        Job("nowhere", tiny("dense"), tmp_path / "file" / "nowhere"),
+    ]
+    (tmp_path / "file").write_text("in the way")
+    told: list[Mapping[str, Standing]] = []
+    ended = run_jobs(jobs, corpus, workers=2, options={"command": ["compare"]}, listener=told.append)
+
+    good, child, there = (ended[name] for name in ("good", "child", "there"))
+    assert isinstance(good, Report)
+    assert isinstance(child, Report)
+    assert isinstance(there, Report)
+    assert isinstance(ended["bad"], DivergenceError)
+    assert "lower the learning rate" in str(ended["bad"])
+    assert str(ended["orphan"]) == "orphan needs the model of bad, which failed"
+    assert isinstance(ended["nowhere"], TrainingError)
+    assert str(ended["nowhere"]).startswith("nowhere: Not a directory")
+
+    assert good.protocol.command == "dopant compare"
+    assert there.rows[0].perplexity_test == dense_run[1].rows[0].perplexity_test
+    run_recipe(tiny("dense"), corpus, tmp_path / "alone")
+    assert (tmp_path / "alone" / "model.safetensors").read_bytes() == (
+        tmp_path / "good" / "model.safetensors"
+    ).read_bytes()
+    last = {name: standing.phase for name, standing in told[-1].items()}
+    assert last == {
+        "orphan": "failed", "child": "done", "good": "done", "bad": "failed", "there": "done", "nowhere": "failed"
+    }  # fmt: skip
+    assert told[-1]["good"].perplexity == good.rows[0].perplexity_valid
+
+
+@pytest.mark.parametrize("after", ["itself", "nobody", "waiting"])
+def test_a_job_cannot_wait_for_ever(after: str, tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
+    jobs = [
+        Job("first", tiny(), tmp_path / "first"),
+        Job("waiting", tiny(), tmp_path / "waiting", after="first"),
+        Job("itself", tiny(), tmp_path / "itself", after=after),
+    ]
+    with pytest.raises(InputError, match=f"itself waits for '{after}', which is not among first"):
+        run_jobs(jobs, corpus, workers=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_was_killed_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    sender.close()
+    process = SimpleNamespace(exitcode=-9, join=lambda: None)
+    ended = _answer(_Running(process, receiver, Job("big", tiny(), tmp_path)))
+    assert isinstance(ended, TrainingError)
+    assert "the process of big ended with code -9 and no word; was it killed for memory?" in str(ended)
+
+
+def test_how_far_a_run_is_from_the_end_of_its_log(tmp_path: Path) -> None:
+    log, before = tmp_path / "log.jsonl", Standing("training", 7, 9, 5.0)
+    assert last_standing(log, before) is before
+    events = [{"event": "step", "step": 50 * i, "steps": 5000, "loss": 1.0} for i in range(1, 81)]
+    events += [{"event": "epoch", "step": 4010, "valid_perplexity": 80.5, "epoch": 1}, {"event": "paths", "step": 4010}]
+    log.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "st')
+    assert os.path.getsize(log) > 4096  # the first line read is cut
+    assert last_standing(log, before) == Standing("training", 4010, 5000, 80.5)
