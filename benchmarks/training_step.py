@@ -1,0 +1,84 @@
+"""A training step of the doped LSTM against torch's dense one, interleaved in one run.
+
+python benchmarks/training_step.py results/benchmarks/training-step.json
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dopant.layers import LSTM, slots
+from dopant.report.records import make_record
+from dopant.structures import DopedWeight, Kronecker, MaskedWeight
+from dopant.train.co_matrix_dropout import RowMasks
+from dopant.train.settings import CoMatrixDropout
+
+HIDDEN, LAYERS, BATCH, STEPS, FACTOR = 650, 2, 20, 35, 25
+SHAPES = ((52, 26), (50, 50))
+WARM_UP, ROUNDS = 3, 15
+
+
+def doped_lstm() -> LSTM:
+    """The layer of the medium model at 25x by parameters, as it is trained after the overlay was annealed."""
+    lstm = LSTM(HIDDEN, HIDDEN, LAYERS)
+    for slot in slots(lstm):
+        base = Kronecker(SHAPES).new(slot.weight.shape)
+        matrix = slot.weight.to_dense().detach()
+        slot.set(DopedWeight(base, MaskedWeight(matrix, torch.rand(matrix.shape) < 1 / FACTOR)))
+    return lstm
+
+
+def step_of(lstm: nn.Module, x: Tensor, draw: Callable[[], None]) -> Callable[[], None]:
+    """Forward and backward over one unroll."""
+
+    def step() -> None:
+        lstm.zero_grad(set_to_none=True)
+        draw()
+        lstm(x)[0].sum().backward()
+
+    return step
+
+
+def main(path: Path) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    x = torch.randn(STEPS, BATCH, HIDDEN)
+    plain, masked = doped_lstm(), doped_lstm()
+    masks = RowMasks(masked, CoMatrixDropout(rate=0.1), 10)
+    generator = torch.Generator().manual_seed(0)
+    cases = {
+        "dense nn.LSTM": step_of(nn.LSTM(HIDDEN, HIDDEN, LAYERS), x, lambda: None),
+        "doped": step_of(plain, x, lambda: None),
+        "doped, co-matrix dropout": step_of(
+            masked, x, lambda: masks.draw(0, generator, (STEPS, BATCH), slice(0, BATCH))
+        ),
+    }
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(WARM_UP + ROUNDS):
+        for name, step in cases.items():
+            started = time.perf_counter()
+            step()
+            if turn >= WARM_UP:
+                times[name].append(1e3 * (time.perf_counter() - started))
+    dense = statistics.median(times["dense nn.LSTM"])
+    rows = []
+    for name, taken in times.items():
+        low, median, high = statistics.quantiles(taken, n=4)
+        rows.append({"case": name, "median_ms": median, "quartiles_ms": [low, high], "against_dense": median / dense})
+        print(f"{name:26} {median:7.1f} ms  (quartiles {low:.1f}-{high:.1f})  {median / dense:.2f}x dense")
+    shape = {"hidden": HIDDEN, "layers": LAYERS, "batch": BATCH, "steps": STEPS, "factor": FACTOR, "threads": 1}
+    record = json.loads(make_record([], seed=0).model_dump_json()) | {"command": "python " + " ".join(sys.argv)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": record}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
