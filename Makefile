@@ -19,7 +19,7 @@ demo: $(READY)
 		--target 25x --count parameters --out $(DEMO) --force
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m "slow and not gpu"
