@@ -95,6 +95,16 @@ def test_gradients(shapes: tuple[Shape, ...], terms: int) -> None:
     assert torch.autograd.gradcheck(lambda *f: kronecker_rows(f, index), factors)
 
 
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((3, 1), (1, 4)), ((2, 1), (1, 3), (2, 2))])
+def test_rows_multiplied_into_the_factors(shapes: tuple[Shape, ...], terms: int) -> None:
+    factors = [f.requires_grad_() for f in random_factors(shapes, terms)]
+    rows = torch.randn(math.prod(a for a, _ in shapes), dtype=torch.float64).relu()
+    assert torch.allclose(kronecker_dense(factors, rows), oracle(factors) * rows.unsqueeze(1))
+    assert torch.autograd.gradcheck(lambda *f: kronecker_dense(f, rows), factors)
+    assert torch.autograd.gradgradcheck(lambda *f: kronecker_dense(f, rows), factors)
+
+
 def test_dense_gives_a_gradient_only_to_who_asks() -> None:
     first, second = random_factors([(2, 3), (3, 2)], 2)
     kronecker_dense([first, second.requires_grad_()]).sum().backward()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, singledispatch
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from dopant.structures import StructuredWeight
+from dopant.ops.kronecker import kronecker_dense
+from dopant.ops.masked import add_masked
+from dopant.structures import KroneckerWeight, MaskedWeight, StructuredWeight
 
 Product = tuple[Callable[[Tensor], Tensor], Tensor | None]
 """x -> y, and the mask of y (broadcastable to it) or None."""
@@ -47,14 +49,34 @@ def masks_are_by_row(weight: StructuredWeight) -> bool:
 
 def masked_dense(weight: StructuredWeight) -> Tensor:
     """W formed, with the rows of its paths under their masks."""
-    if weight.row_masks is None:
-        return weight.to_dense()
-    total: Tensor | None = None
-    for path, mask in zip(weight.paths(), weight.row_masks, strict=True):
-        matrix = path.to_dense() * mask.unsqueeze(-1)
-        total = matrix if total is None else total + matrix
-    assert total is not None  # a weight has one path at least
+    first, *others = weight.paths()
+    masks: Sequence[Tensor | None] = weight.row_masks or (None,) * (1 + len(others))
+    total = _formed(first, masks[0])
+    for path, mask in zip(others, masks[1:], strict=True):
+        total = _added(path, total, mask)
     return total
+
+
+@singledispatch
+def _formed(path: StructuredWeight, rows: Tensor | None) -> Tensor:
+    """The matrix of a path, its rows multiplied by `rows`."""
+    return path.to_dense() if rows is None else path.to_dense() * rows.unsqueeze(-1)
+
+
+@_formed.register
+def _(path: KroneckerWeight, rows: Tensor | None) -> Tensor:
+    return kronecker_dense(path.factors, rows)
+
+
+@singledispatch
+def _added(path: StructuredWeight, total: Tensor, rows: Tensor | None) -> Tensor:
+    """`total` and the matrix of a path, its rows multiplied by `rows`."""
+    return total + _formed(path, rows)
+
+
+@_added.register
+def _(path: MaskedWeight, total: Tensor, rows: Tensor | None) -> Tensor:
+    return add_masked(total, path.matrix, path.mask, rows)
 
 
 def masked_rows(weight: StructuredWeight, index: Tensor) -> Tensor:

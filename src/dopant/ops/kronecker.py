@@ -23,7 +23,6 @@ Shape = tuple[int, int]
 _FLOAT64_ENTRIES = 1 << 21  # larger matrices are polished in float32
 _SWEEPS = 200
 _SWEEP_ENTRIES = 1 << 30  # sweeps · entries: half a minute's work at most, reached by the largest matrices alone
-_SWEEP_ENTRIES = 1 << 30  # sweeps · entries: half a minute's work at most, reached by the largest matrices alone
 
 
 def contraction_order(shapes: Sequence[Shape]) -> tuple[int, ...]:
@@ -84,17 +83,25 @@ def kronecker_linear(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     return state[0].permute(0, *back).reshape(*x.shape[:-1], math.prod(a for a, _ in shapes))
 
 
-def kronecker_dense(factors: Sequence[Tensor]) -> Tensor:
-    """W itself, (m, n)."""
+def kronecker_dense(factors: Sequence[Tensor], rows: Tensor | None = None) -> Tensor:
+    """W itself, (m, n).
+
+    Args:
+        factors: the i-th (terms, a_i, b_i).
+        rows: (m,) multiplies the rows of W; None for ones.
+    """
     product = factors[-1]
     for factor in reversed(factors[1:-1]):
         product = torch.einsum("rab,rcd->racbd", factor, product).flatten(3, 4).flatten(1, 2)
+    product = product.unsqueeze(1)
+    if rows is not None:  # into what is small yet, so that W is written once
+        product = product * rows.view(1, -1, product.shape[2], 1)
     dense: Tensor = _Form.apply(factors[0], product)  # type: ignore[no-untyped-call]
     return dense
 
 
 class _Form(torch.autograd.Function):
-    """(terms, a, b), (terms, c, d) -> (a·c, b·d).
+    """(terms, a, b), (terms, a or 1, c, d) -> (a·c, b·d): the second factor may differ for each row of the first.
 
     Forming W once a training step is worth a gradient of its own: the gradient of W is rearranged once and both
     factors' gradients are products with it, in half the time of those of the broadcast product.
@@ -103,18 +110,25 @@ class _Form(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
         ctx.save_for_backward(first, second)
-        (terms, a, b), (_, c, d) = first.shape, second.shape
+        (terms, a, b), (_, _, c, d) = first.shape, second.shape
         if terms == 1:
-            return (first[0][:, None, :, None] * second[0][None, :, None, :]).reshape(a * c, b * d)
-        return (first.flatten(1).mT @ second.flatten(1)).view(a, b, c, d).transpose(1, 2).reshape(a * c, b * d)
+            return (first[0][:, None, :, None] * second[0][:, :, None, :]).reshape(a * c, b * d)
+        each = second.flatten(2).transpose(0, 1)  # (a or 1, terms, c·d)
+        blocks = first.flatten(1).mT @ each[0] if len(each) == 1 else torch.bmm(first.permute(1, 2, 0), each)
+        return blocks.view(a, b, c, d).transpose(1, 2).reshape(a * c, b * d)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         first, second = ctx.saved_tensors
         (grad,) = grads
-        arranged = rearrange(grad, first.shape[1:], second.shape[1:])
-        grad_first = (arranged @ second.flatten(1).mT).mT.reshape(first.shape) if ctx.needs_input_grad[0] else None
-        grad_second = (first.flatten(1) @ arranged).view(second.shape) if ctx.needs_input_grad[1] else None
+        (_, a, b), (terms, each, c, d) = first.shape, second.shape
+        arranged = rearrange(grad, (a, b), (c, d)).view(each, -1, c * d)  # (a, b, c·d), or (1, a·b, c·d)
+        grad_first = grad_second = None
+        if ctx.needs_input_grad[0]:
+            grad_first = torch.bmm(arranged, second.flatten(2).permute(1, 2, 0)).reshape(a, b, terms).permute(2, 0, 1)
+        if ctx.needs_input_grad[1]:
+            ours = first.reshape(terms, each, -1).transpose(0, 1)  # (a, terms, b), or (1, terms, a·b)
+            grad_second = torch.bmm(ours, arranged).transpose(0, 1).reshape(second.shape)
         return grad_first, grad_second
 
 

@@ -156,7 +156,7 @@ class MaskedWeight(StructuredWeight):
 
     def to_dense(self) -> Tensor:
         """The matrix where the mask is true, else zero."""
-        return self.matrix * self.mask
+        return torch.where(self.mask, self.matrix, 0.0)
 
     def linear(self, x: Tensor) -> Tensor:
         """A dense product: in training the matrix is held anyway."""
