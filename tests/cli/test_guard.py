@@ -87,6 +87,17 @@ def test_the_signature_stays_for_typer() -> None:
     assert command.__doc__ == "Help."
 
 
+def test_an_interrupt_tells_of_resume_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    @guarded
+    def train(resume: bool) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as ended:
+        train(resume=False)
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "error: interrupted; the same command with --resume goes on\n"
+
+
 def test_a_closed_pipe_is_silent(comparison: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -94,6 +94,18 @@ def test_scope(scope: str, text: str, report: Report) -> None:
     assert words.scope(report.protocol.model_copy(update={"scope": scope})) == text
 
 
+def test_what_the_paths_are_worth_is_said_to_come_from_a_sample(report: Report) -> None:
+    row = next(row for row in report.rows if row.paths)
+    assert "perplexity on a sample of the validation text is" in words.path_summary(row)
+
+
+def test_one_is_not_plural(report: Report) -> None:
+    machine = report.protocol.machine.model_copy(update={"threads": 1})
+    line = words.protocol_line(report.protocol.model_copy(update={"epochs": 1, "machine": machine}))
+    assert "1 epoch," in line
+    assert line.endswith("1 thread.")
+
+
 def test_the_protocol_names_what_a_perplexity_depends_on(report: Report) -> None:
     line = words.protocol_line(report.protocol)
     for part in (

@@ -38,6 +38,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if os.environ.get(TRACEBACK) == "1":
                 raise
             message, code = explain(error)
+            if code == INTERRUPTED and "resume" in kwargs:
+                message += "; the same command with --resume goes on"
             if code == BROKEN_PIPE:
                 _close_stdout()
             elif message:

@@ -128,7 +128,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         (
             "Machine",
             f"{machine.cpu}, {machine.cores} cores, {words.size(machine.memory_bytes)} of memory, {machine.os}; "
-            f"computed on {machine.device}, {machine.threads} thread{'s' * (machine.threads != 1)}",
+            f"computed on {machine.device}, {words.counted(machine.threads, 'thread')}",
         ),
         ("Begun", protocol.time),
         ("Took", words.duration(protocol.seconds)),

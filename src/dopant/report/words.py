@@ -16,6 +16,11 @@ def count(number: int | None) -> str:
     return MISSING if number is None else f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{count(number)} {noun}{'s' * (number != 1)}"
+
+
 def size(number: float | None) -> str:
     """Bytes in decimal units, three digits: ``138 kB``, ``1.20 MB``."""
     if number is None or not isfinite(number):
@@ -123,13 +128,13 @@ def protocol_line(protocol: Protocol) -> str:
         f"{count(tokens.train)} / {count(tokens.valid)} / {count(tokens.test)} tokens, {protocol.tokenizer} "
         f"vocabulary {count(protocol.vocabulary)}), model {protocol.model}, computed from the files; "
         f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
-        f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {protocol.epochs} epochs, "
+        f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
         f"{protocol.optimiser}, seed {protocol.seed}. "
         f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
         f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
         f"the file is that of the whole model. "
         f"dopant {protocol.versions.dopant} ({commit}), python {protocol.versions.python}, "
-        f"torch {protocol.versions.torch}; {protocol.machine.cpu}, {protocol.machine.threads} threads."
+        f"torch {protocol.versions.torch}; {protocol.machine.cpu}, {counted(protocol.machine.threads, 'thread')}."
     )
 
 
@@ -141,7 +146,8 @@ def path_summary(row: Row) -> str:
         part = 100 * last.structure_norm / (last.structure_norm + last.overlay_norm)
         share = f"the structure makes up {part:.0f} % of the two norms; "
     return (
-        f"at step {last.step:,}, {share}perplexity is {perplexity(last.valid_perplexity, 1)} with both, "
+        f"at step {last.step:,}, {share}perplexity on a sample of the validation text is "
+        f"{perplexity(last.valid_perplexity, 1)} with both, "
         f"{perplexity(last.valid_without_overlay, 1)} without the overlay and "
         f"{perplexity(last.valid_without_structure, 1)} without the structure; "
         f"the overlay's density (grey) went from {_share(first.density)} to {_share(last.density)}."
