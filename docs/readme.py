@@ -1,4 +1,4 @@
-"""Fill the tables of README.md from the records they name: `make readme`."""
+"""Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`."""
 
 from __future__ import annotations
 
@@ -15,5 +15,6 @@ def _filled(match: re.Match[str]) -> str:
     return f"{match[1]}{markdown_table(read_report(ROOT / match[2])).strip()}\n{match[4]}"
 
 
-path = ROOT / "README.md"
-path.write_text(re.sub(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- /table -->)", _filled, path.read_text(), flags=re.DOTALL))
+for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    text = path.read_text()
+    path.write_text(re.sub(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- /table -->)", _filled, text, flags=re.DOTALL))

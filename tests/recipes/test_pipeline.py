@@ -96,11 +96,17 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
 
 
 def test_what_cannot_be_compressed_is_refused(corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no recipe\.yaml"):
+    with pytest.raises(InputError, match="there is no model folder at"):
         compress(tmp_path / "nowhere", corpus, out=tmp_path / "m")
     with pytest.raises(RecipeError, match="weight"):
         compress(dense_folder, corpus, out=tmp_path / "m", distill=1.5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_is_never_written_over_by_its_own_compression(corpus: Corpus, dense_folder: Path) -> None:
+    with pytest.raises(InputError, match="is the model to be compressed"):
+        compress(dense_folder, corpus, out=dense_folder, target="4x", force=True)
+    assert evaluate(dense_folder, corpus).perplexity > 1.0
 
 
 def test_generation_is_the_seed_s(dense_folder: Path) -> None:

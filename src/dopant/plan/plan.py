@@ -212,7 +212,8 @@ def make_plan(
         model: a module with structured weights, or its weights' places.
         method: one of `METHODS`; `dense` leaves every weight dense and ignores the target and the storage.
         target: a `Target`, or what `parse_target` reads, then with `count` and `scope`.
-        storage: how the numbers of the weights decided about are written; all others stay float32.
+        storage: how the numbers of the weights decided about are written; all others stay float32. A plan does not
+            write: hand `plan.storages()` on to what saves the model, or the file will not have the planned bytes.
         targets: patterns, or rules with a method or structure of their own; the first that matches wins.
         ignore: patterns of weights to leave alone.
         structure: all of a structure, or some of the method's options, for every weight without its own.

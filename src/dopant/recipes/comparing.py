@@ -165,6 +165,8 @@ def _sources(methods: Sequence[str] | None) -> dict[str, str]:
         if name in found:
             raise InputError(f"{source} and {found[name]} would both be written to a folder {name}; rename one")
         found[name] = source
+    if not found:
+        raise InputError(f"no method is named; choose from {', '.join(METHODS)}")
     return found if "dense" in found else {"dense": "dense", **found}
 
 
@@ -178,6 +180,8 @@ def _recipe(source: str, model: str, start_folder: Path | None, overrides: Seque
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
     """A shipped recipe made to start from a trained dense model: its sizes and training, fit and then recover."""
+    if not dense.is_dir():
+        raise InputError(f"there is no model folder at {dense}; name the folder of a trained dense model")
     trained = dense / "recipe.yaml"
     if not trained.exists():
         raise InputError(f"{dense} has no recipe.yaml, so nothing says how it was trained; compress a model of `train`")

@@ -108,7 +108,12 @@ def compress(
 
     Returns:
         a report of one row, with its loss against the dense model.
+
+    Raises:
+        DopantError: as for `compare`; or `out` is the model's own folder.
     """
+    if Path(out).resolve() == Path(model).resolve():
+        raise InputError(f"{out} is the model to be compressed; write the result to another folder")
     wanted = [f"count={count}", f"scope={scope}", f"seed={seed}", f"training.distillation.weight={distill}"]
     wanted += [] if target is None else [f"target={target}"]
     recipe = recovery_recipe(method, Path(model), [*wanted, *overrides])

@@ -157,7 +157,10 @@ def save_pretrained(
     storage: Storage | Mapping[str, Storage] = FLOAT32,
     force: bool = False,
 ) -> Path:
-    """Write a module of the user's own that holds structured weights; see `save`."""
+    """Write a module of the user's own that holds structured weights; see `save`.
+
+    A plan's bytes are those of its storage: pass `storage=plan.storages()` to get the file that was planned.
+    """
     return save(folder, model, storage=storage, force=force)
 
 
