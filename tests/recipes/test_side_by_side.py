@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,3 +92,29 @@ def test_how_far_a_run_is_from_the_end_of_its_log(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "st')
     assert os.path.getsize(log) > 4096  # the first line read is cut
     assert last_standing(log, before) == Standing("training", 4010, 5000, 80.5)
+
+
+def test_workers_end_with_a_parent_that_was_killed(corpus_folder: Path, tmp_path: Path) -> None:
+    settings = ["model.hidden=8", "model.layers=1", "training.epochs=100000", "training.batch=4", "training.unroll=5"]
+    code = f"""
+from dopant.recipes.comparing import compare
+compare({str(corpus_folder)!r}, out={str(tmp_path / "out")!r}, methods=["dense"], overrides={settings!r}, jobs=1)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "out" / "dense.run" / "log.jsonl"
+    _wait_until(lambda: log.exists() and log.stat().st_size > 0)
+    parent.kill()
+    parent.wait()
+    _wait_until(lambda: _size_after(log, 0.0) == _size_after(log, 1.0))
+
+
+def _size_after(path: Path, seconds: float) -> int:
+    time.sleep(seconds)
+    return path.stat().st_size
+
+
+def _wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    last = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < last, "waited in vain"
+        time.sleep(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -136,6 +137,7 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers, with one message for all
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
         if job.trained:
@@ -146,6 +148,14 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
         answer.send((type(error), str(error)))
     except OSError as error:
         answer.send((TrainingError, f"{job.name}: {os.strerror(error.errno or 0)}: {error.filename or job.out}"))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers; they must not go on unseen, and in the way of a resume."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _answer(running: _Running) -> Report | DopantError:
