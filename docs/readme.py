@@ -1,20 +1,41 @@
-"""Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`."""
+"""Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`.
+
+`table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from dopant.report.report import read_report
+from dopant.report.report import Report, read_report
 from dopant.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MARK = re.compile(r"(<!-- (table|curves): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
-def _filled(match: re.Match[str]) -> str:
-    return f"{match[1]}{markdown_table(read_report(ROOT / match[2])).strip()}\n{match[4]}"
+def curves_table(report: Report) -> str:
+    """Perplexity of the training text while training, and of the validation text, at the end of each row."""
+    lines = ["| row | training perplexity | validation perplexity |", "| --- | ---: | ---: |"]
+    for row in report.rows:
+        last = row.curves[-1]
+        lines.append(f"| {row.label} | {last.train_perplexity:.2f} | {last.valid_perplexity:.2f} |")
+    return "\n".join(lines)
 
 
-for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-    text = path.read_text()
-    path.write_text(re.sub(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- /table -->)", _filled, text, flags=re.DOTALL))
+def filled(text: str) -> str:
+    """The text with every table as its record has it now."""
+
+    def table(match: re.Match[str]) -> str:
+        report = read_report(ROOT / match[3])
+        made = markdown_table(report) if match[2] == "table" else curves_table(report)
+        return f"{match[1]}{made.strip()}\n{match[4]}"
+
+    return MARK.sub(table, text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
