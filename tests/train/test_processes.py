@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -129,8 +130,12 @@ def test_two_processes_train_to_the_weights_of_one(
     launch(2, ["-c", PROGRAM, str(tmp_path / "given")])
 
     alone = make_model(DOPED)
-    run_training(alone, teacher=teacher, originals=originals, validate=lambda m: 1.0, **HOW)
+    result = run_training(alone, teacher=teacher, originals=originals, validate=lambda m: 1.0, **HOW)
     close(alone, torch.load(tmp_path / "whole" / "weights"))
+    events = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["epoch", "epoch"]  # told by one of the two, of both
+    for event, point in zip(events, result.curves, strict=True):
+        assert event["train_perplexity"] == pytest.approx(point["train_perplexity"], rel=1e-5)
     resumed = make_model(DOPED)
     result = run_training(
         resumed,
