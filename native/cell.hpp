@@ -1,0 +1,68 @@
+// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7).
+#pragma once
+
+#include "vec.hpp"
+
+namespace dopant {
+
+template <int N>
+inline Vec<N> exponential(Vec<N> x) {
+  const Vec<N> magic = all<N>(12582912.0f);  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
+  x = x > 88.0f ? all<N>(88.0f) : x;         // a NaN compares false and stays
+  x = x < -87.0f ? all<N>(-87.0f) : x;
+  const Vec<N> shifted = x * 1.44269504088896341f + magic;
+  const Vec<N> whole = shifted - magic;
+  const Vec<N> r = (x - whole * 0.693145751953125f) - whole * 1.42860682030941723212e-6f;
+  Vec<N> p = all<N>(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = (p * r * r + r) + 1.0f;
+  return (Vec<N>)((IntVec<N>)p + (((IntVec<N>)shifted - (IntVec<N>)magic) << 23));
+}
+
+template <int N>
+inline Vec<N> sigmoid(Vec<N> x) {
+  return 1.0f / (1.0f + exponential<N>(-x));
+}
+
+// Near zero a polynomial, where 1 - 2 / (e^2x + 1) would lose digits (Cephes).
+template <int N>
+inline Vec<N> hyperbolic_tangent(Vec<N> x) {
+  const Vec<N> far = 1.0f - 2.0f / (exponential<N>(2.0f * x) + 1.0f);
+  const Vec<N> s = x * x;
+  Vec<N> p = all<N>(-5.70498872745e-3f);
+  p = p * s + 2.06390887954e-2f;
+  p = p * s + -5.37397155531e-2f;
+  p = p * s + 1.33314422036e-1f;
+  p = p * s + -3.33332819422e-1f;
+  const Vec<N> near = x + x * s * p;
+  return s < 0.390625f ? near : far;
+}
+
+template <int N>
+inline void cell_lanes(const float* gates, size_t gate, float* c, float* h) {
+  const Vec<N> i = sigmoid<N>(load<N>(gates)), f = sigmoid<N>(load<N>(gates + gate));
+  const Vec<N> g = hyperbolic_tangent<N>(load<N>(gates + 2 * gate)), o = sigmoid<N>(load<N>(gates + 3 * gate));
+  const Vec<N> next = f * load<N>(c) + i * g;
+  store<N>(c, next);
+  store<N>(h, o * hyperbolic_tangent<N>(next));
+}
+
+// gates: i f g o of `count` values each; c is replaced, h is written.
+inline void cell(const float* gates, float* c, float* h, size_t count) {
+  size_t k = 0;
+  for (; k + W <= count; k += W) cell_lanes<W>(gates + k, count, c + k, h + k);
+  if (k == count) return;
+  float rest[6][W] = {};
+  const int left = static_cast<int>(count - k);
+  for (int part = 0; part < 4; ++part) store<W>(rest[part], load_first(gates + part * count + k, left));
+  store<W>(rest[4], load_first(c + k, left));
+  cell_lanes<W>(rest[0], W, rest[4], rest[5]);
+  store_first(c + k, load<W>(rest[4]), left);
+  store_first(h + k, load<W>(rest[5]), left);
+}
+
+}  // namespace dopant

@@ -1,0 +1,92 @@
+// Weights made of weights: a sum (doped), a stack by rows (hybrid, gates), a product (low rank).
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "weight.hpp"
+
+namespace dopant {
+
+class Sum final : public Weight {
+ public:
+  explicit Sum(std::vector<WeightPointer> parts)
+      : Weight(parts.front()->rows, parts.front()->columns), parts_(std::move(parts)) {}
+  void apply(const float* x, float* y, int lanes, Columns used) const override {
+    for (const auto& part : parts_) part->apply(x, y, lanes, used);
+  }
+  void row(int i, float* out) const override {
+    for (const auto& part : parts_) part->row(i, out);
+  }
+  size_t bytes() const override { return bytes_of(parts_); }
+
+  static size_t bytes_of(const std::vector<WeightPointer>& parts) {
+    size_t total = 0;
+    for (const auto& part : parts) total += part->bytes();
+    return total;
+  }
+
+ private:
+  std::vector<WeightPointer> parts_;
+};
+
+class Stack final : public Weight {
+ public:
+  explicit Stack(std::vector<WeightPointer> parts)
+      : Weight(total_rows(parts), parts.front()->columns), parts_(std::move(parts)) {}
+  void apply(const float* x, float* y, int lanes, Columns used) const override {
+    for (const auto& part : parts_) {
+      part->apply(x, y, lanes, used);
+      y += static_cast<size_t>(part->rows) * lanes;
+    }
+  }
+  void row(int i, float* out) const override {
+    for (const auto& part : parts_) {
+      if (i < part->rows) return part->row(i, out);
+      i -= part->rows;
+    }
+  }
+  size_t bytes() const override { return Sum::bytes_of(parts_); }
+
+ private:
+  static int total_rows(const std::vector<WeightPointer>& parts) {
+    int rows = 0;
+    for (const auto& part : parts) rows += part->rows;
+    return rows;
+  }
+  std::vector<WeightPointer> parts_;
+};
+
+class Product final : public Weight {
+ public:
+  Product(WeightPointer left, WeightPointer right)
+      : Weight(left->rows, right->columns), left_(std::move(left)), right_(std::move(right)) {}
+  void apply(const float* x, float* y, int lanes, Columns used) const override {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    const size_t count = static_cast<size_t>(right_->rows) * lanes;
+    float* middle = arena.take<float>(count);
+    std::memset(middle, 0, count * sizeof(float));
+    right_->apply(x, middle, lanes, used);
+    left_->apply(middle, y, lanes, {0, left_->columns});
+  }
+  void row(int i, float* out) const override {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    float* middle = arena.take<float>(static_cast<size_t>(left_->columns));
+    float* part = arena.take<float>(static_cast<size_t>(columns));
+    std::memset(middle, 0, sizeof(float) * static_cast<size_t>(left_->columns));
+    left_->row(i, middle);
+    for (int k = 0; k < left_->columns; ++k) {
+      std::memset(part, 0, sizeof(float) * static_cast<size_t>(columns));
+      right_->row(k, part);
+      for (int j = 0; j < columns; ++j) out[j] += middle[k] * part[j];
+    }
+  }
+  size_t bytes() const override { return left_->bytes() + right_->bytes(); }
+
+ private:
+  WeightPointer left_, right_;
+};
+
+}  // namespace dopant

@@ -1,0 +1,159 @@
+// W = Σ_r F1_r ⊗ F2_r ⊗ …: x is taken as a tensor with an axis for each factor, and each factor multiplies its axis.
+//
+// For W = B (m1 × n1) ⊗ C (m2 × n2): (B ⊗ C) vec(X) = vec(B X Cᵀ), X being n1 × n2. That is m1·n1·n2 + m1·n2·m2
+// multiply-accumulates instead of m1·m2·n1·n2, or n1·n2·m2 + m1·n1·m2 in the other order; the smaller one is taken.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "gemm.hpp"
+#include "weight.hpp"
+
+namespace dopant {
+
+struct FactorShape {
+  int rows, columns;
+};
+
+class Kronecker final : public Weight {
+ public:
+  // factors[f] points to (terms, rows, columns) floats.
+  Kronecker(int terms, std::vector<FactorShape> shapes, const float* const* factors)
+      : Weight(product(shapes, &FactorShape::rows), product(shapes, &FactorShape::columns)),
+        terms_(terms),
+        shapes_(std::move(shapes)),
+        order_(cheapest_order()) {
+    for (size_t f = 0; f < shapes_.size(); ++f) {
+      const auto [m, n] = shapes_[f];
+      values_.emplace_back(factors[f], factors[f] + static_cast<size_t>(terms) * m * n);
+      if (f + 1 < shapes_.size()) continue;
+      for (int t = 0; t < terms; ++t)  // the last one also transposed: with one lane its axis is the vector's
+        for (int j = 0; j < n; ++j)
+          for (int i = 0; i < m; ++i)
+            transposed_.push_back(values_[f][(static_cast<size_t>(t) * m + i) * n + j]);
+    }
+    transposed_.resize(transposed_.size() + W);
+  }
+
+  void apply(const float* x, float* y, int lanes, Columns used) const override {
+    Arena& arena = Arena::of_this_thread();
+    for (int term = 0; term < terms_; ++term) {
+      std::vector<int> sizes;
+      for (const auto& shape : shapes_) sizes.push_back(shape.columns);
+      Arena::Scope scope(arena);
+      const float* from = x;
+      for (size_t step = 0; step < order_.size(); ++step) {
+        const size_t f = order_[step];
+        const bool last = step + 1 == order_.size();
+        size_t size = static_cast<size_t>(lanes) * shapes_[f].rows;
+        for (size_t g = 0; g < sizes.size(); ++g) size *= g == f ? 1 : static_cast<size_t>(sizes[g]);
+        float* to = last ? y : arena.take<float>(size);
+        if (!last) std::memset(to, 0, size * sizeof(float));
+        multiply_axis(f, term, from, to, sizes, lanes, step == 0 ? used : Columns{0, columns});
+        sizes[f] = shapes_[f].rows;
+        from = to;
+      }
+    }
+  }
+
+  void row(int i, float* out) const override {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    float* grown = arena.take<float>(static_cast<size_t>(columns));
+    float* before = arena.take<float>(static_cast<size_t>(columns));
+    for (int term = 0; term < terms_; ++term) {
+      int size = 1, below = rows, rest = i;
+      grown[0] = 1.0f;
+      for (size_t f = 0; f < shapes_.size(); ++f) {
+        const auto [m, n] = shapes_[f];
+        below /= m;
+        const float* factor = values_[f].data() + (static_cast<size_t>(term) * m + rest / below) * n;
+        rest %= below;
+        std::swap(grown, before);
+        for (int j = 0; j < size; ++j)
+          for (int k = 0; k < n; ++k) grown[static_cast<size_t>(j) * n + k] = before[j] * factor[k];
+        size *= n;
+      }
+      for (int j = 0; j < columns; ++j) out[j] += grown[j];
+    }
+  }
+
+  size_t bytes() const override {
+    size_t total = transposed_.size();
+    for (const auto& factor : values_) total += factor.size();
+    return total * sizeof(float);
+  }
+
+ private:
+  static int product(const std::vector<FactorShape>& shapes, int FactorShape::*side) {
+    int result = 1;
+    for (const auto& shape : shapes) result *= shape.*side;
+    return result;
+  }
+
+  // Tried one by one; nobody has more than a handful of factors.
+  std::vector<size_t> cheapest_order() const {
+    std::vector<size_t> order(shapes_.size()), best;
+    std::iota(order.begin(), order.end(), 0);
+    double least = 0.0;
+    do {
+      std::vector<double> sizes;
+      for (const auto& shape : shapes_) sizes.push_back(shape.columns);
+      double macs = 0.0;
+      for (size_t f : order) {
+        double step = shapes_[f].rows;
+        for (double size : sizes) step *= size;
+        macs += step;
+        sizes[f] = shapes_[f].rows;
+      }
+      if (best.empty() || macs < least) best = order, least = macs;
+    } while (shapes_.size() <= 6 && std::next_permutation(order.begin(), order.end()));
+    return best;
+  }
+
+  // to += from with axis f multiplied by factor f: for each index before the axis a GEMM, or with nothing behind the
+  // axis one GEMM with the transposed factor.
+  void multiply_axis(size_t f, int term, const float* from, float* to, const std::vector<int>& sizes, int lanes,
+                     Columns used) const {
+    const auto [m, n] = shapes_[f];
+    size_t before = 1, behind = static_cast<size_t>(lanes);
+    for (size_t g = 0; g < f; ++g) before *= static_cast<size_t>(sizes[g]);
+    for (size_t g = f + 1; g < sizes.size(); ++g) behind *= static_cast<size_t>(sizes[g]);
+    const size_t input = static_cast<size_t>(n) * behind;
+    const size_t first = static_cast<size_t>(used.begin) * lanes, end = static_cast<size_t>(used.end) * lanes;
+    if (behind == 1) {
+      const size_t begin = first / input, count = (end + input - 1) / input - begin;
+      if (static_cast<size_t>(columns) * lanes != before * input) return multiply_last(f, term, from, to, 0, before);
+      return multiply_last(f, term, from, to, begin, count);
+    }
+    const float* factor = values_[f].data() + static_cast<size_t>(term) * m * n;
+    for (size_t b = 0; b < before; ++b) {
+      int k_begin = 0, k_end = n;
+      if (used.begin != 0 || used.end != columns) {  // skip what is zero
+        if ((b + 1) * input <= first || b * input >= end) continue;
+        if (first > b * input) k_begin = static_cast<int>((first - b * input) / behind);
+        if (end < (b + 1) * input) k_end = static_cast<int>((end - b * input + behind - 1) / behind);
+      }
+      gemm({factor + k_begin, n}, {from + b * input + k_begin * behind, static_cast<int>(behind)},
+           to + b * static_cast<size_t>(m) * behind, static_cast<int>(behind), m, k_end - k_begin,
+           static_cast<int>(behind));
+    }
+  }
+
+  void multiply_last(size_t f, int term, const float* from, float* to, size_t begin, size_t count) const {
+    const auto [m, n] = shapes_[f];
+    gemm({from + begin * n, n}, {transposed_.data() + static_cast<size_t>(term) * m * n, m}, to + begin * m, m,
+         static_cast<int>(count), n, m);
+  }
+
+  int terms_;
+  std::vector<FactorShape> shapes_;
+  std::vector<size_t> order_;
+  std::vector<std::vector<float>> values_;
+  std::vector<float> transposed_;
+};
+
+}  // namespace dopant

@@ -1,0 +1,211 @@
+// The C interface. Handles are owned by the caller; nothing here throws across it: a function that fails returns null
+// or -1 and `dopant_error` says why. Arrays are float32 and contiguous; batches are (batch, features).
+//
+// The whole library is built once for each level of processor (see build_native.py); the loader picks one.
+
+#include <cmath>
+#include <exception>
+#include <string>
+
+#include "compose.hpp"
+#include "dense.hpp"
+#include "kronecker.hpp"
+#include "limits.hpp"
+#include "lstm.hpp"
+#include "sparse.hpp"
+
+#define API extern "C" __attribute__((visibility("default")))
+
+using namespace dopant;
+
+namespace {
+
+thread_local std::string last_error;
+
+template <class Make>
+void* handle(Make make) {
+  try {
+    return new WeightPointer(make());
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return nullptr;
+  }
+}
+
+template <class Do>
+int guarded(Do work) {
+  try {
+    work();
+    return 0;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return -1;
+  }
+}
+
+const WeightPointer& weight(const void* handle) { return *static_cast<const WeightPointer*>(handle); }
+
+std::vector<WeightPointer> weights(const void* const* handles, int count) {
+  std::vector<WeightPointer> result;
+  for (int i = 0; i < count; ++i) result.push_back(weight(handles[i]));
+  return result;
+}
+
+template <class T>
+WeightPointer make_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+                          const T* values, const float* scales, bool fast) {
+  if (columns <= 65536)
+    return std::make_shared<Sparse<T, uint16_t>>(rows, columns, split, starts, column_of, values, scales, fast);
+  return std::make_shared<Sparse<T, uint32_t>>(rows, columns, split, starts, column_of, values, scales, fast);
+}
+
+}  // namespace
+
+API int dopant_version() { return 1; }
+API const char* dopant_error() { return last_error.c_str(); }
+
+// The best level of this processor among those that build_native.py builds.
+API const char* dopant_best_level() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool bytes = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+  return bytes ? "avx512vnni" : avx512 ? "avx512" : avx2 ? "avx2" : "generic";
+#else
+  return "generic";
+#endif
+}
+
+API void* dopant_dense(int rows, int columns, const float* values) {
+  return handle([&] { return std::make_shared<Dense<float>>(rows, columns, values, nullptr, false); });
+}
+API void* dopant_dense_int8(int rows, int columns, const int8_t* values, const float* scales, int fast) {
+  return handle([&] { return std::make_shared<Dense<int8_t>>(rows, columns, values, scales, fast != 0); });
+}
+API void* dopant_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+                        const float* values) {
+  return handle([&] { return make_sparse<float>(rows, columns, split, starts, column_of, values, nullptr, false); });
+}
+API void* dopant_sparse_int8(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+                             const int8_t* values, const float* scales, int fast) {
+  return handle(
+      [&] { return make_sparse<int8_t>(rows, columns, split, starts, column_of, values, scales, fast != 0); });
+}
+// shapes: rows and columns of each factor; factors[f] (terms, rows, columns).
+API void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors) {
+  return handle([&] {
+    std::vector<FactorShape> sides;
+    for (int f = 0; f < count; ++f) sides.push_back({shapes[2 * f], shapes[2 * f + 1]});
+    return std::make_shared<Kronecker>(terms, std::move(sides), factors);
+  });
+}
+API void* dopant_sum(const void* const* parts, int count) {
+  return handle([&] { return std::make_shared<Sum>(weights(parts, count)); });
+}
+API void* dopant_stack(const void* const* parts, int count) {
+  return handle([&] { return std::make_shared<Stack>(weights(parts, count)); });
+}
+API void* dopant_product(const void* left, const void* right) {
+  return handle([&] { return std::make_shared<Product>(weight(left), weight(right)); });
+}
+API void dopant_free_weight(void* handle) { delete static_cast<WeightPointer*>(handle); }
+API int64_t dopant_weight_bytes(const void* handle) { return static_cast<int64_t>(weight(handle)->bytes()); }
+
+// y (batch, rows) = x (batch, columns) Wᵀ + bias; bias may be null.
+API int dopant_linear(const void* handle, const float* bias, const float* x, int batch, float* y) {
+  return guarded([&] {
+    const Weight& w = *weight(handle);
+    Arena& arena = Arena::of_this_thread();
+    for (int first = 0; first < batch; first += 32) {
+      Arena::Scope scope(arena);
+      const int count = std::min(32, batch - first), lanes = lanes_of(count);
+      const float* from = x + static_cast<size_t>(first) * w.columns;
+      float* to = y + static_cast<size_t>(first) * w.rows;
+      float* in = arena.take<float>(static_cast<size_t>(w.columns) * lanes);
+      float* out = arena.take<float>(static_cast<size_t>(w.rows) * lanes);
+      to_lanes(from, count, w.columns, in, lanes, lanes);
+      for (int r = 0; r < w.rows; ++r)
+        for (int lane = 0; lane < lanes; ++lane) out[static_cast<size_t>(r) * lanes + lane] = bias ? bias[r] : 0.0f;
+      w.apply(in, out, lanes, {0, w.columns});
+      from_lanes(out, count, w.rows, lanes, to, static_cast<size_t>(w.rows));
+    }
+  });
+}
+
+// y (count, columns) = rows of W.
+API int dopant_rows(const void* handle, const int64_t* index, int64_t count, float* y) {
+  return guarded([&] {
+    const Weight& w = *weight(handle);
+    std::memset(y, 0, sizeof(float) * static_cast<size_t>(count) * w.columns);
+    for (int64_t i = 0; i < count; ++i) w.row(static_cast<int>(index[i]), y + i * w.columns);
+  });
+}
+
+// For each layer and direction: input weight, recurrent weight or null, projection or null; bias or null.
+API void* dopant_lstm(int count, int directions, const void* const* input, const void* const* recurrent,
+                      const void* const* projection, const float* const* bias, const int32_t* inputs,
+                      const int32_t* hidden) {
+  try {
+    std::vector<LstmLayer> layers;
+    for (int i = 0; i < count; ++i) {
+      LstmLayer layer{weight(input[i]), nullptr, nullptr, {}, inputs[i], hidden[i]};
+      if (recurrent[i] != nullptr) layer.recurrent = weight(recurrent[i]);
+      if (projection[i] != nullptr) layer.projection = weight(projection[i]);
+      if (bias[i] != nullptr) layer.bias.assign(bias[i], bias[i] + 4 * static_cast<size_t>(hidden[i]));
+      layers.push_back(std::move(layer));
+    }
+    return new Lstm(std::move(layers), directions);
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return nullptr;
+  }
+}
+API void dopant_free_lstm(void* handle) { delete static_cast<Lstm*>(handle); }
+API int64_t dopant_state_size(const void* handle, int batch) {
+  return static_cast<int64_t>(static_cast<const Lstm*>(handle)->state_size(batch));
+}
+API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch, float* state, float* y) {
+  return guarded([&] { static_cast<const Lstm*>(handle)->run(x, steps, batch, state, y); });
+}
+// Between a state and torch's h (layers · directions, batch, outputs) and c (…, batch, hidden).
+API void dopant_state_from(const void* handle, const float* h, const float* c, int batch, float* state) {
+  const int lanes = lanes_of(batch);
+  for (const LstmLayer& layer : static_cast<const Lstm*>(handle)->layers()) {
+    to_lanes(h, batch, layer.outputs(), state, lanes, lanes);
+    state += static_cast<size_t>(layer.outputs()) * lanes;
+    to_lanes(c, batch, layer.hidden, state, lanes, lanes);
+    state += static_cast<size_t>(layer.hidden) * lanes;
+    h += static_cast<size_t>(batch) * layer.outputs();
+    c += static_cast<size_t>(batch) * layer.hidden;
+  }
+}
+API void dopant_state_to(const void* handle, const float* state, int batch, float* h, float* c) {
+  const int lanes = lanes_of(batch);
+  for (const LstmLayer& layer : static_cast<const Lstm*>(handle)->layers()) {
+    from_lanes(state, batch, layer.outputs(), lanes, h, static_cast<size_t>(layer.outputs()));
+    state += static_cast<size_t>(layer.outputs()) * lanes;
+    from_lanes(state, batch, layer.hidden, lanes, c, static_cast<size_t>(layer.hidden));
+    state += static_cast<size_t>(layer.hidden) * lanes;
+    h += static_cast<size_t>(batch) * layer.outputs();
+    c += static_cast<size_t>(batch) * layer.hidden;
+  }
+}
+
+// In place: logits (batch, count) -> log-probabilities.
+API void dopant_log_softmax(float* logits, int batch, int count) {
+  for (int b = 0; b < batch; ++b, logits += count) {
+    float most = -INFINITY;
+    for (int i = 0; i < count; ++i) most = logits[i] > most ? logits[i] : most;
+    double total = 0.0;
+    int i = 0;
+    for (; i + W <= count; i += W) total += sum<W>(exponential<W>(load<W>(logits + i) - most));
+    for (; i < count; ++i) total += std::exp(static_cast<double>(logits[i] - most));
+    const float norm = most + static_cast<float>(std::log(total));
+    for (int k = 0; k < count; ++k) logits[k] -= norm;
+  }
+}
+
+API double dopant_read_bandwidth(int64_t bytes) { return read_bandwidth(static_cast<size_t>(bytes)); }
+API double dopant_multiply_add_peak() { return multiply_add_peak(); }

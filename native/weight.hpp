@@ -1,0 +1,44 @@
+// What a kernel knows of a weight W (rows × columns).
+//
+// Activations lie feature by feature: x is (columns, lanes), y (rows, lanes), where the lanes are the batch, padded to
+// one of the widths of `lanes_of`. So a Kronecker product is two plain GEMMs on reshaped x and a non-zero of the overlay
+// is one multiply-accumulate of whole vectors. With one lane this is an ordinary vector.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "arena.hpp"
+#include "vec.hpp"
+
+namespace dopant {
+
+inline int lanes_of(int batch) {
+  if (batch <= 1) return 1;
+  if (batch <= 4) return 4;
+  if (batch <= 8) return 8;
+  return (batch + 15) / 16 * 16;
+}
+
+// The columns in which x can differ from zero: an LSTM multiplies [x; h] whole, or one half with zeros for the other.
+struct Columns {
+  int begin, end;
+};
+
+class Weight {
+ public:
+  Weight(int rows, int columns) : rows(rows), columns(columns) {}
+  virtual ~Weight() = default;
+  // y += W x. Outside `used` x holds zeros, which may be skipped.
+  virtual void apply(const float* x, float* y, int lanes, Columns used) const = 0;
+  // out (columns) += row i of W.
+  virtual void row(int i, float* out) const = 0;
+  // Bytes held.
+  virtual size_t bytes() const = 0;
+
+  const int rows, columns;
+};
+using WeightPointer = std::shared_ptr<const Weight>;
+
+}  // namespace dopant
