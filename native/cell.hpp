@@ -8,8 +8,8 @@ namespace dopant {
 template <int N>
 inline Vec<N> exponential(Vec<N> x) {
   const Vec<N> magic = all<N>(12582912.0f);  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-  x = x > 88.0f ? all<N>(88.0f) : x;         // a NaN compares false and stays
-  x = x < -87.0f ? all<N>(-87.0f) : x;
+  x = x > 80.0f ? all<N>(80.0f) : x;         // a NaN compares false and stays
+  x = x < -80.0f ? all<N>(-80.0f) : x;
   const Vec<N> shifted = x * 1.44269504088896341f + magic;
   const Vec<N> whole = shifted - magic;
   const Vec<N> r = (x - whole * 0.693145751953125f) - whole * 1.42860682030941723212e-6f;
@@ -25,13 +25,13 @@ inline Vec<N> exponential(Vec<N> x) {
 
 template <int N>
 inline Vec<N> sigmoid(Vec<N> x) {
-  return 1.0f / (1.0f + exponential<N>(-x));
+  return reciprocal<N>(1.0f + exponential<N>(-x));
 }
 
 // Near zero a polynomial, where 1 - 2 / (e^2x + 1) would lose digits (Cephes).
 template <int N>
 inline Vec<N> hyperbolic_tangent(Vec<N> x) {
-  const Vec<N> far = 1.0f - 2.0f / (exponential<N>(2.0f * x) + 1.0f);
+  const Vec<N> far = 1.0f - 2.0f * reciprocal<N>(exponential<N>(2.0f * x) + 1.0f);
   const Vec<N> s = x * x;
   Vec<N> p = all<N>(-5.70498872745e-3f);
   p = p * s + 2.06390887954e-2f;

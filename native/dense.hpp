@@ -10,12 +10,6 @@
 
 namespace dopant {
 
-inline const float* as_floats(const float* values, int, float*) { return values; }
-inline const float* as_floats(const int8_t* values, int count, float* scratch) {
-  for (int i = 0; i < count; ++i) scratch[i] = values[i];
-  return scratch;
-}
-
 template <class T>
 class Dense final : public Weight {
  public:
@@ -64,18 +58,12 @@ class Dense final : public Weight {
     for (; j + 2 * W <= used.end; j += 2 * W)
       for (int half = 0; half < 2; ++half)
         for (int r = 0; r < R; ++r)
-          sums[r][half] += widen(from + static_cast<size_t>(r) * columns + j + half * W) * load<W>(x + j + half * W);
+          sums[r][half] += widen<W>(from + static_cast<size_t>(r) * columns + j + half * W) * load<W>(x + j + half * W);
     for (int r = 0; r < R; ++r) {
       float total = sum<W>(sums[r][0] + sums[r][1]);
       for (int k = j; k < used.end; ++k) total += from[static_cast<size_t>(r) * columns + k] * x[k];
       y[row + r] += scale_of(row + r) * total;
     }
-  }
-
-  static Vec<W> widen(const float* p) { return load<W>(p); }
-  static Vec<W> widen(const int8_t* p) {
-    typedef int8_t Bytes __attribute__((vector_size(W), aligned(1), may_alias));
-    return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Vec<W>);
   }
 
   // Rows in tiles of a GEMM; 8-bit rows are widened, with their scales, into scratch first.

@@ -54,6 +54,7 @@ std::vector<WeightPointer> weights(const void* const* handles, int count) {
 template <class T>
 WeightPointer make_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
                           const T* values, const float* scales, bool fast) {
+  if (split < 0) return std::make_shared<SparseLookup<T>>(rows, columns, starts, column_of, values, scales);
   if (columns <= 65536)
     return std::make_shared<Sparse<T, uint16_t>>(rows, columns, split, starts, column_of, values, scales, fast);
   return std::make_shared<Sparse<T, uint32_t>>(rows, columns, split, starts, column_of, values, scales, fast);
@@ -84,6 +85,7 @@ API void* dopant_dense(int rows, int columns, const float* values) {
 API void* dopant_dense_int8(int rows, int columns, const int8_t* values, const float* scales, int fast) {
   return handle([&] { return std::make_shared<Dense<int8_t>>(rows, columns, values, scales, fast != 0); });
 }
+// split: where [x; h] is joined (0 if it is not), or -1 for a weight whose rows are only looked up.
 API void* dopant_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
                         const float* values) {
   return handle([&] { return make_sparse<float>(rows, columns, split, starts, column_of, values, nullptr, false); });
@@ -126,8 +128,7 @@ API int dopant_linear(const void* handle, const float* bias, const float* x, int
       float* in = arena.take<float>(static_cast<size_t>(w.columns) * lanes);
       float* out = arena.take<float>(static_cast<size_t>(w.rows) * lanes);
       to_lanes(from, count, w.columns, in, lanes, lanes);
-      for (int r = 0; r < w.rows; ++r)
-        for (int lane = 0; lane < lanes; ++lane) out[static_cast<size_t>(r) * lanes + lane] = bias ? bias[r] : 0.0f;
+      spread(bias, w.rows, out, lanes);
       w.apply(in, out, lanes, {0, w.columns});
       from_lanes(out, count, w.rows, lanes, to, static_cast<size_t>(w.rows));
     }

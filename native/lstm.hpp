@@ -105,7 +105,7 @@ class Lstm {
           g = ahead + static_cast<size_t>(n % together) * gate_count();
           recur(joint, g);
         } else {
-          start(g);
+          spread(bias(), 4 * layer.hidden, g, lanes);
           if (layer.recurrent) {
             layer.input->apply(input(n), g, lanes, {0, layer.inputs});
             recur(joint, g);
@@ -125,14 +125,7 @@ class Lstm {
       std::memcpy(state, h, sizeof(float) * h_size);
     }
 
-    void start(float* g) const {
-      if (layer.bias.empty()) {
-        std::memset(g, 0, sizeof(float) * gate_count());
-        return;
-      }
-      for (int j = 0; j < 4 * layer.hidden; ++j)
-        for (int lane = 0; lane < lanes; ++lane) g[static_cast<size_t>(j) * lanes + lane] = layer.bias[j];
-    }
+    const float* bias() const { return layer.bias.empty() ? nullptr : layer.bias.data(); }
 
     void recur(const float* joint, float* g) const {
       if (layer.recurrent)
@@ -155,9 +148,7 @@ class Lstm {
             xs[static_cast<size_t>(j) * wide + k * lanes + lane] = from[static_cast<size_t>(j) * lanes + lane];
       }
       float* gs = arena.take<float>(static_cast<size_t>(rows) * wide);
-      for (int j = 0; j < rows; ++j)
-        for (int lane = 0; lane < wide; ++lane)
-          gs[static_cast<size_t>(j) * wide + lane] = layer.bias.empty() ? 0.0f : layer.bias[j];
+      spread(bias(), rows, gs, wide);
       layer.input->apply(xs, gs, wide, {0, layer.inputs});
       for (int first = 0; first < rows; first += 16)
         for (int k = 0; k < count; ++k)

@@ -1,65 +1,82 @@
 // A sparse weight: which form it is kept in, and for what.
 //
-// One lane takes panels where the machine has the permutes for them, else slices; more lanes take rows. The form for
-// one lane is made at once, rows when they are first needed. The columns of an LSTM's [x; h] are kept apart, so that
-// either half can be multiplied alone.
+// One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows. The form for
+// one lane is made at once and holds everything; rows are made of it when they are first needed. The columns of the two
+// halves of an LSTM's [x; h] are kept apart, so that either can be multiplied alone.
 #pragma once
 
 #include <memory>
 #include <mutex>
+#include <variant>
 #include <vector>
 
 #include "sparse_panels.hpp"
-#include "sparse_slices.hpp"
 #include "weight.hpp"
 
 namespace dopant {
 
 template <class T, class Index>
 class SparsePart {
+  using Entries = std::vector<Entry<T, Index>>;
+
  public:
-  SparsePart(SparseRows<T, Index> csr, int columns, bool fast) {
-    if (kPanels)
-      panels_ = SparsePanels<T, Index>::from(csr, columns, fast && kBytes && sizeof(T) == 1);
-    else
-      slices_ = SparseSlices<T, Index>::from(csr);
-    if (!kPanels) {
-      rows_ = std::move(csr);
-      std::call_once(made_, [] {});
+  SparsePart(const Entries& entries, int rows, int columns, bool fast) : columns_(columns) {
+    if constexpr (kPanels && kBytes && sizeof(T) == 1) {
+      if (fast) {
+        one_ = SparsePanels<T, Index, true>::from(entries, rows, columns);
+        return;
+      }
     }
+    if constexpr (kPanels)
+      one_ = SparsePanels<T, Index, false>::from(entries, rows, columns);
+    else
+      one_ = SparseSlices<T, Index>::from(entries);
   }
 
   void apply(const float* scales, const float* x, float* y, int lanes) const {
     if (lanes > 1) return rows().apply(scales, x, y, lanes, Arena::of_this_thread());
-    if (!kPanels) return slices_.apply(scales, x, y);
-    if (panels_.apply(scales, x, y)) return;
-    add_one_by_one(scales, x, y);
+    const bool done = std::visit(
+        [&](const auto& one) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(one)>, SparseSlices<T, Index>>) {
+            one.apply(scales, x, y);
+            return true;
+          } else {
+            return one.apply(scales, x, y);
+          }
+        },
+        one_);
+    if (!done)
+      each([&](int row, Index column, T value) { y[row] += (scales ? scales[row] : 1.0f) * value * x[column]; });
   }
 
-  void row(int r, float scale, float* out) const {
-    const auto& csr = rows();
-    for (int i = csr.starts[r]; i < csr.starts[r + 1]; ++i) out[csr.columns[i]] += scale * csr.values[i];
+  template <class F>
+  void each(F f) const {
+    std::visit([&](const auto& one) { one.each(f); }, one_);
   }
 
-  size_t bytes() const { return panels_.bytes() + slices_.bytes() + rows_.bytes(); }
+  size_t bytes() const {
+    return std::visit([](const auto& one) { return one.bytes(); }, one_) + rows_.bytes();
+  }
 
  private:
   const SparseRows<T, Index>& rows() const {
-    std::call_once(made_, [this] { rows_ = panels_.to_rows(); });
+    std::call_once(made_, [this] {
+      Entries entries;
+      each([&](int row, Index column, T value) { entries.push_back({row, column, value}); });
+      std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+        return a.row != b.row ? a.row < b.row : a.column < b.column;
+      });
+      rows_ = SparseRows<T, Index>::from(entries, columns_);
+    });
     return rows_;
   }
 
-  void add_one_by_one(const float* scales, const float* x, float* y) const {
-    const auto& csr = rows();
-    for (size_t r = 0; r + 1 < csr.starts.size(); ++r) {
-      float total = 0.0f;
-      for (int i = csr.starts[r]; i < csr.starts[r + 1]; ++i) total += csr.values[i] * x[csr.columns[i]];
-      y[r] += (scales == nullptr ? 1.0f : scales[r]) * total;
-    }
-  }
-
-  SparsePanels<T, Index> panels_;
-  SparseSlices<T, Index> slices_;
+  int columns_;
+  std::conditional_t<
+      sizeof(T) == 1,
+      std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>>,
+      std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>>>
+      one_;
   mutable SparseRows<T, Index> rows_;
   mutable std::once_flag made_;
 };
@@ -67,52 +84,80 @@ class SparsePart {
 template <class T, class Index>
 class Sparse final : public Weight {
  public:
-  // Columns rise within a row. `split`: the columns before it and those behind it can be multiplied apart.
+  // Columns rise within a row. `split`: the columns before it and those from it on can be multiplied apart.
   Sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of, const T* values,
          const float* scales, bool fast)
       : Weight(rows, columns), scales_(scales, scales == nullptr ? scales : scales + rows) {
-    const int bounds[] = {0, split, columns};
-    for (int part = 0; part < 2; ++part) {
-      const int begin = bounds[part], end = bounds[part + 1];
-      if (begin == end) continue;
-      SparseRows<T, Index> csr;
-      csr.starts.push_back(0);
-      for (int r = 0; r < rows; ++r) {
-        for (int64_t i = starts[r]; i < starts[r + 1]; ++i) {
-          if (column_of[i] < begin || column_of[i] >= end) continue;
-          csr.columns.push_back(static_cast<Index>(column_of[i] - begin));
-          csr.values.push_back(values[i]);
-        }
-        csr.starts.push_back(static_cast<int32_t>(csr.values.size()));
-      }
-      parts_.push_back({begin, std::make_unique<SparsePart<T, Index>>(std::move(csr), end - begin, fast)});
+    for (const Columns bounds : {Columns{0, split}, Columns{split, columns}}) {
+      if (bounds.begin == bounds.end) continue;
+      std::vector<Entry<T, Index>> entries;
+      for (int r = 0; r < rows; ++r)
+        for (int64_t i = starts[r]; i < starts[r + 1]; ++i)
+          if (column_of[i] >= bounds.begin && column_of[i] < bounds.end)
+            entries.push_back({r, static_cast<Index>(column_of[i] - bounds.begin), values[i]});
+      const int width = bounds.end - bounds.begin;
+      parts_.push_back({bounds, std::make_unique<SparsePart<T, Index>>(entries, rows, width, fast)});
     }
   }
 
   void apply(const float* x, float* y, int lanes, Columns used) const override {
-    for (const auto& part : parts_)
-      if (part.first < used.end && (&part == &parts_.back() ? columns : (&part)[1].first) > used.begin)
-        part.columns->apply(scales(), x + static_cast<size_t>(part.first) * lanes, y, lanes);
+    const float* scales = scales_.empty() ? nullptr : scales_.data();
+    for (const auto& [bounds, part] : parts_)
+      if (bounds.begin < used.end && used.begin < bounds.end)
+        part->apply(scales, x + static_cast<size_t>(bounds.begin) * lanes, y, lanes);
   }
 
+  // Slow: a weight that is there to be looked up is a SparseLookup.
   void row(int i, float* out) const override {
-    for (const auto& part : parts_) part.columns->row(i, scales_.empty() ? 1.0f : scales_[i], out + part.first);
+    for (const auto& [bounds, part] : parts_)
+      part->each([&, first = bounds.begin](int row, Index column, T value) {
+        if (row == i) out[first + column] += (scales_.empty() ? 1.0f : scales_[row]) * value;
+      });
   }
 
   size_t bytes() const override {
     size_t total = scales_.size() * 4;
-    for (const auto& part : parts_) total += part.columns->bytes();
+    for (const auto& [bounds, part] : parts_) total += part->bytes();
     return total;
   }
 
  private:
-  const float* scales() const { return scales_.empty() ? nullptr : scales_.data(); }
+  std::vector<std::pair<Columns, std::unique_ptr<SparsePart<T, Index>>>> parts_;
+  std::vector<float> scales_;
+};
 
-  struct Part {
-    int first;
-    std::unique_ptr<SparsePart<T, Index>> columns;
-  };
-  std::vector<Part> parts_;
+// A sparse matrix whose rows are looked up (an embedding).
+template <class T>
+class SparseLookup final : public Weight {
+ public:
+  SparseLookup(int rows, int columns, const int64_t* starts, const int32_t* column_of, const T* values,
+               const float* scales)
+      : Weight(rows, columns),
+        starts_(starts, starts + rows + 1),
+        columns_(column_of, column_of + starts[rows]),
+        values_(values, values + starts[rows]),
+        scales_(scales, scales == nullptr ? scales : scales + rows) {}
+
+  void apply(const float* x, float* y, int lanes, Columns) const override {
+    for (int r = 0; r < rows; ++r)
+      for (int64_t i = starts_[r]; i < starts_[r + 1]; ++i)
+        for (int lane = 0; lane < lanes; ++lane)
+          y[static_cast<size_t>(r) * lanes + lane] +=
+              scale_of(r) * values_[i] * x[static_cast<size_t>(columns_[i]) * lanes + lane];
+  }
+  void row(int r, float* out) const override {
+    for (int64_t i = starts_[r]; i < starts_[r + 1]; ++i) out[columns_[i]] += scale_of(r) * values_[i];
+  }
+  size_t bytes() const override {
+    return starts_.size() * 8 + columns_.size() * 4 + values_.size() * sizeof(T) + scales_.size() * 4;
+  }
+
+ private:
+  float scale_of(int row) const { return scales_.empty() ? 1.0f : scales_[row]; }
+
+  std::vector<int64_t> starts_;
+  std::vector<int32_t> columns_;
+  std::vector<T> values_;
   std::vector<float> scales_;
 };
 

@@ -1,70 +1,136 @@
 // A sparse matrix row by row (CSR), for many lanes: a non-zero is one multiply-accumulate of whole vectors.
 //
 // Two loads (x's lanes, the value) feed one or two multiply-accumulates; four non-zeros are under way at a time, so that
-// none waits for the sum of the one before.
+// none waits for the sum of the one before. Columns come in tiles whose x stays in the first cache, and the rows of a
+// tile in the order of their length, so that the processor foresees where each ends.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
+#include "arena.hpp"
 #include "vec.hpp"
 
 namespace dopant {
 
 template <class T, class Index>
+struct Entry {
+  int32_t row;
+  Index column;
+  T value;
+};
+
+template <class T, class Index>
 struct SparseRows {
-  std::vector<int32_t> starts;  // of each row, and the end
-  std::vector<Index> columns;
+  static constexpr int kTile = 256;  // columns: 32 KiB of x at 32 lanes
+  struct Run {                       // rows of one length in one tile
+    int32_t length, count;
+  };
+  struct Tile {
+    std::vector<Run> runs;
+    std::vector<int32_t> rows;
+  };
+  std::vector<Tile> tiles;
+  std::vector<Index> columns;  // tile after tile, row after row
   std::vector<T> values;
 
-  size_t bytes() const { return starts.size() * 4 + columns.size() * sizeof(Index) + values.size() * sizeof(T); }
+  size_t bytes() const {
+    size_t total = columns.size() * sizeof(Index) + values.size() * sizeof(T);
+    for (const Tile& tile : tiles) total += tile.runs.size() * sizeof(Run) + tile.rows.size() * 4;
+    return total;
+  }
+
+  // Entries in the order of rows, and of columns within a row.
+  static SparseRows from(const std::vector<Entry<T, Index>>& entries, int column_count) {
+    SparseRows result;
+    for (int first = 0; first < column_count; first += kTile) {
+      std::vector<std::vector<Entry<T, Index>>> rows;
+      for (const auto& entry : entries) {
+        const int column = static_cast<int>(entry.column);
+        if (column < first || column >= first + kTile) continue;
+        if (rows.empty() || rows.back().back().row != entry.row) rows.emplace_back();
+        rows.back().push_back(entry);
+      }
+      std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
+      Tile tile;
+      for (const auto& row : rows) {
+        const int32_t length = static_cast<int32_t>(row.size());
+        if (tile.runs.empty() || tile.runs.back().length != length) tile.runs.push_back({length, 0});
+        ++tile.runs.back().count;
+        tile.rows.push_back(row.front().row);
+        for (const auto& entry : row) {
+          result.columns.push_back(entry.column);
+          result.values.push_back(entry.value);
+        }
+      }
+      result.tiles.push_back(std::move(tile));
+    }
+    result.values.resize(result.values.size() + 64);  // whole registers are read
+    return result;
+  }
+
+  // f(row, column, value) for every entry.
+  template <class F>
+  void each(F f) const {
+    size_t at = 0;
+    for (const Tile& tile : tiles) {
+      const int32_t* row = tile.rows.data();
+      for (const Run& run : tile.runs)
+        for (int r = 0; r < run.count; ++r, ++row)
+          for (int i = 0; i < run.length; ++i, ++at) f(*row, columns[at], values[at]);
+    }
+  }
 
   // y (rows, lanes) += scale[row] · (this x); scales may be null.
   void apply(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
-    if (lanes == 4) return apply_lanes<4, 1>(scales, x, y, lanes, arena);
-    if (W < 8) {
-      for (int lane = 0; lane < lanes; lane += 4) apply_lanes<4, 1>(scales, x + lane, y + lane, lanes, arena);
-      return;
-    }
-    if (lanes == 8) return apply_lanes<(W < 8 ? W : 8), 1>(scales, x, y, lanes, arena);
     int lane = 0;
     for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<W, 2>(scales, x + lane, y + lane, lanes, arena);
     for (; lane + W <= lanes; lane += W) apply_lanes<W, 1>(scales, x + lane, y + lane, lanes, arena);
+    if (lanes - lane == 8) apply_lanes<8 < W ? 8 : W, 1>(scales, x + lane, y + lane, lanes, arena);
+    if (lanes - lane == 4) apply_lanes<4, 1>(scales, x + lane, y + lane, lanes, arena);
   }
 
  private:
   template <int N, int K>
   void apply_lanes(const float* scales, const float* x, float* y, int stride, Arena& arena) const {
     Arena::Scope scope(arena);
-    const int rows = static_cast<int>(starts.size()) - 1;
-    float* wide = nullptr;
-    if (sizeof(T) == 1) {
-      int longest = 0;
-      for (int r = 0; r < rows; ++r) longest = starts[r + 1] - starts[r] > longest ? starts[r + 1] - starts[r] : longest;
-      wide = arena.take<float>(static_cast<size_t>(longest));
-    }
-    for (int r = 0; r < rows; ++r) {
-      const int begin = starts[r], count = starts[r + 1] - begin;
-      if (count == 0) continue;
-      const Index* column = columns.data() + begin;
-      const float* value = as_floats(values.data() + begin, count, wide);
-      Vec<N> sums[4][K] = {};
-      int i = 0;
-      for (; i + 4 <= count; i += 4)
+    const Index* column = columns.data();
+    const T* packed = values.data();
+    int longest = 0;
+    for (const Tile& tile : tiles)
+      if (!tile.runs.empty()) longest = std::max(longest, tile.runs.front().length);
+    float* wide = sizeof(T) == 1 ? arena.take<float>(static_cast<size_t>(longest) + W) : nullptr;
+    for (const Tile& tile : tiles) {
+      const int32_t* row = tile.rows.data();
+      for (const Run& run : tile.runs)
+        for (int n = 0; n < run.count; ++n, ++row, column += run.length, packed += run.length) {
+          const float* value = reinterpret_cast<const float*>(packed);
+          if (sizeof(T) == 1) {
+            for (int i = 0; i < run.length; i += W) store<W>(wide + i, widen<W>(packed + i));
+            value = wide;
+          }
+          Vec<N> sums[4][K] = {};
+          int i = 0;
+          for (; i + 4 <= run.length; i += 4)
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) {
-          const float* from = x + static_cast<size_t>(column[i + u]) * stride;
-          const Vec<N> factor = all<N>(value[i + u]);
-          for (int k = 0; k < K; ++k) sums[u][k] += factor * load<N>(from + k * N);
+            for (int u = 0; u < 4; ++u) {
+              const float* from = x + static_cast<size_t>(column[i + u]) * stride;
+              const Vec<N> factor = all<N>(value[i + u]);
+#pragma GCC unroll 2
+              for (int k = 0; k < K; ++k) sums[u][k] += factor * load<N>(from + k * N);
+            }
+          for (; i < run.length; ++i) {
+            const float* from = x + static_cast<size_t>(column[i]) * stride;
+            const Vec<N> factor = all<N>(value[i]);
+#pragma GCC unroll 2
+            for (int k = 0; k < K; ++k) sums[0][k] += factor * load<N>(from + k * N);
+          }
+          const Vec<N> scale = all<N>(scales == nullptr ? 1.0f : scales[*row]);
+          float* to = y + static_cast<size_t>(*row) * stride;
+#pragma GCC unroll 2
+          for (int k = 0; k < K; ++k)
+            store<N>(to + k * N, load<N>(to + k * N) + scale * ((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])));
         }
-      for (; i < count; ++i) {
-        const float* from = x + static_cast<size_t>(column[i]) * stride;
-        const Vec<N> factor = all<N>(value[i]);
-        for (int k = 0; k < K; ++k) sums[0][k] += factor * load<N>(from + k * N);
-      }
-      const Vec<N> scale = all<N>(scales == nullptr ? 1.0f : scales[r]);
-      float* to = y + static_cast<size_t>(r) * stride;
-      for (int k = 0; k < K; ++k)
-        store<N>(to + k * N, load<N>(to + k * N) + scale * ((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])));
     }
   }
 };

@@ -1,11 +1,10 @@
-// A sparse matrix in slices of a register of rows of like length (SELL), for one lane on any machine.
+// A sparse matrix in slices, a register of rows of like length each (SELL), for one lane on any machine.
 //
-// A row alone is one long chain of sums; rows side by side keep the multipliers busy. Rows are sorted by length,
-// so a slice is padded little: its k-th entries lie together.
+// A row alone is one long chain of sums; rows side by side keep the multipliers busy. Rows are sorted by length, so
+// that a slice is padded little; the k-th entries of its rows lie together.
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "sparse_rows.hpp"
@@ -15,57 +14,69 @@ namespace dopant {
 template <class T, class Index>
 struct SparseSlices {
   static constexpr int kSlice = W < 8 ? W : 8;
-  std::vector<int32_t> rows;    // of each lane of each slice, sorted by length
-  std::vector<int32_t> starts;  // of each slice, in steps of a slice's entries, and the end
+  std::vector<int32_t> rows;    // of each lane of each slice, sorted by length; -1 beyond the last
+  std::vector<int32_t> starts;  // of each slice, in entries a lane, and the end
   std::vector<Index> columns;
   std::vector<T> values;
 
-  size_t bytes() const { return (rows.size() + starts.size()) * 4 + columns.size() * sizeof(Index) + values.size() * sizeof(T); }
+  size_t bytes() const {
+    return (rows.size() + starts.size()) * 4 + columns.size() * sizeof(Index) + values.size() * sizeof(T);
+  }
 
-  static SparseSlices from(const SparseRows<T, Index>& csr) {
+  // Entries in the order of rows.
+  static SparseSlices from(const std::vector<Entry<T, Index>>& entries) {
     SparseSlices result;
-    const int count = static_cast<int>(csr.starts.size()) - 1;
-    auto length = [&](int row) { return csr.starts[row + 1] - csr.starts[row]; };
-    for (int r = 0; r < count; ++r)
-      if (length(r) > 0) result.rows.push_back(r);
-    std::stable_sort(result.rows.begin(), result.rows.end(), [&](int a, int b) { return length(a) > length(b); });
+    std::vector<std::pair<size_t, size_t>> rows;  // begin, end
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (i == 0 || entries[i].row != entries[i - 1].row) rows.push_back({i, i});
+      ++rows.back().second;
+    }
+    auto length = [&](size_t n) { return n < rows.size() ? rows[n].second - rows[n].first : 0; };
+    std::stable_sort(rows.begin(), rows.end(),
+                     [](const auto& a, const auto& b) { return a.second - a.first > b.second - b.first; });
     result.starts.push_back(0);
-    for (size_t first = 0; first < result.rows.size(); first += kSlice) {
-      const int steps = length(result.rows[first]);
-      for (int step = 0; step < steps; ++step)
-        for (size_t lane = first; lane < first + kSlice; ++lane) {
-          const bool inside = lane < result.rows.size() && step < length(result.rows[lane]);
-          const int at = inside ? csr.starts[result.rows[lane]] + step : 0;
-          result.columns.push_back(inside ? csr.columns[at] : 0);
-          result.values.push_back(inside ? csr.values[at] : T{0});
+    for (size_t first = 0; first < rows.size(); first += kSlice) {
+      const size_t steps = length(first);
+      for (size_t n = first; n < first + kSlice; ++n) {
+        result.rows.push_back(n < rows.size() ? entries[rows[n].first].row : -1);
+      }
+      for (size_t step = 0; step < steps; ++step)
+        for (size_t n = first; n < first + kSlice; ++n) {
+          const bool inside = step < length(n);
+          result.columns.push_back(inside ? entries[rows[n].first + step].column : 0);
+          result.values.push_back(inside ? entries[rows[n].first + step].value : T{0});
         }
-      result.starts.push_back(result.starts.back() + steps);
+      result.starts.push_back(result.starts.back() + static_cast<int32_t>(steps));
     }
     return result;
   }
 
-  void apply(const float* scales, const float* x, float* y) const {
-    for (size_t slice = 0; slice + 1 < starts.size(); ++slice) {
-      const Index* column = columns.data() + static_cast<size_t>(starts[slice]) * kSlice;
-      const T* value = values.data() + static_cast<size_t>(starts[slice]) * kSlice;
-      Vec<kSlice> total{};
-      for (int step = starts[slice]; step < starts[slice + 1]; ++step, column += kSlice, value += kSlice) {
-        Vec<kSlice> from;
-        for (int lane = 0; lane < kSlice; ++lane) from[lane] = x[column[lane]];
-        total += widen(value) * from;
-      }
-      for (size_t lane = 0; lane < size_t{kSlice} && slice * kSlice + lane < rows.size(); ++lane) {
-        const int row = rows[slice * kSlice + lane];
-        y[row] += (scales == nullptr ? 1.0f : scales[row]) * total[lane];
-      }
-    }
+  // f(row, column, value) for every entry that is not zero.
+  template <class F>
+  void each(F f) const {
+    for (size_t slice = 0; slice + 1 < starts.size(); ++slice)
+      for (int step = starts[slice]; step < starts[slice + 1]; ++step)
+        for (int lane = 0; lane < kSlice; ++lane) {
+          const size_t at = static_cast<size_t>(step) * kSlice + lane;
+          if (values[at] != T{0}) f(rows[slice * kSlice + lane], columns[at], values[at]);
+        }
   }
 
- private:
-  static Vec<kSlice> widen(const float* p) { return load<kSlice>(p); }
-  static Vec<kSlice> widen(const int8_t* p) {
-    typedef int8_t Bytes __attribute__((vector_size(kSlice), aligned(1), may_alias));
-    return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Vec<kSlice>);
+  // y += scale[row] · (this x); scales may be null.
+  void apply(const float* scales, const float* x, float* y) const {
+    const Index* column = columns.data();
+    const T* value = values.data();
+    for (size_t slice = 0; slice + 1 < starts.size(); ++slice) {
+      Vec<kSlice> total{};
+      for (int n = starts[slice + 1] - starts[slice]; n > 0; --n, column += kSlice, value += kSlice) {
+        Vec<kSlice> from;
+        for (int lane = 0; lane < kSlice; ++lane) from[lane] = x[column[lane]];
+        total += widen<kSlice>(value) * from;
+      }
+      const int32_t* row = rows.data() + slice * kSlice;
+      for (int lane = 0; lane < kSlice; ++lane)
+        if (row[lane] >= 0) y[row[lane]] += (scales == nullptr ? 1.0f : scales[row[lane]]) * total[lane];
+    }
   }
 };
 

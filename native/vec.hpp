@@ -39,13 +39,62 @@ inline void store(float* p, Vec<N> v) {
 }
 template <int N>
 inline Vec<N> all(float v) {
-  return Vec<N>{} + v;
+  return v - Vec<N>{};  // minus, not plus: the compiler may then drop the zero, whatever v's sign
 }
 template <int N>
 inline float sum(Vec<N> v) {
   float total = 0.0f;
   for (int i = 0; i < N; ++i) total += v[i];
   return total;
+}
+
+// 1 / x to the last bit or two, for x far from the ends of the range: a division takes as long as sixteen multiplications.
+template <int N>
+inline Vec<N> reciprocal(Vec<N> x) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) {
+    const Vec<N> near = (Vec<N>)_mm512_rcp14_ps((__m512)x);
+    return near * (2.0f - x * near);
+  }
+#endif
+  return 1.0f / x;
+}
+
+// Eight-bit integers as floats.
+template <int N>
+inline Vec<N> widen(const float* p) {
+  return load<N>(p);
+}
+template <int N>
+inline Vec<N> widen(const int8_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16)
+    return (Vec<N>)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8)
+    return (Vec<N>)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#endif
+  Vec<N> v;
+  for (int i = 0; i < N; ++i) v[i] = p[i];
+  return v;
+}
+
+// to (rows, lanes) = from (rows), the same in all lanes; zeros where `from` is null.
+template <int N>
+inline void spread_lanes(const float* from, int rows, float* to, int lanes) {
+  for (int r = 0; r < rows; ++r)
+    for (int lane = 0; lane < lanes; lane += N) store<N>(to + static_cast<size_t>(r) * lanes + lane, all<N>(from[r]));
+}
+inline void spread(const float* from, int rows, float* to, int lanes) {
+  if (from == nullptr)
+    std::memset(to, 0, sizeof(float) * static_cast<size_t>(rows) * lanes);
+  else if (lanes == 1)
+    std::memcpy(to, from, sizeof(float) * static_cast<size_t>(rows));
+  else if (lanes % W == 0)
+    spread_lanes<W>(from, rows, to, lanes);
+  else
+    spread_lanes<4>(from, rows, to, lanes);
 }
 
 // The first `count` lanes of a full register, the others zero / left alone.
