@@ -8,6 +8,21 @@
 
 namespace dopant {
 
+// For std::vector: memory at the start of a cache line, so that no load of a whole register straddles two.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  Aligned() = default;
+  template <class U>
+  Aligned(const Aligned<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t{64}); }
+  bool operator==(const Aligned&) const { return true; }
+  bool operator!=(const Aligned&) const { return false; }
+};
+template <class T>
+using AlignedVector = std::vector<T, Aligned<T>>;
+
 class Arena {
  public:
   // Everything taken after a Scope began is free again when it ends.

@@ -1,4 +1,5 @@
-// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7).
+// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7, so that sigmoid and
+// tanh are right to 1e-7 absolutely).
 #pragma once
 
 #include "vec.hpp"
@@ -8,7 +9,7 @@ namespace dopant {
 template <int N>
 inline Vec<N> exponential(Vec<N> x) {
   const Vec<N> magic = all<N>(12582912.0f);  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-  x = x > 80.0f ? all<N>(80.0f) : x;         // a NaN compares false and stays
+  x = x > 40.0f ? all<N>(40.0f) : x;         // a NaN compares false and stays; e^40 squared is still a number
   x = x < -80.0f ? all<N>(-80.0f) : x;
   const Vec<N> shifted = x * 1.44269504088896341f + magic;
   const Vec<N> whole = shifted - magic;
@@ -23,32 +24,21 @@ inline Vec<N> exponential(Vec<N> x) {
   return (Vec<N>)((IntVec<N>)p + (((IntVec<N>)shifted - (IntVec<N>)magic) << 23));
 }
 
+// σ(a) = 1 / (1 + e^-a) and tanh(b) = (1 - e^-2b) / (1 + e^-2b): their product takes one division.
 template <int N>
-inline Vec<N> sigmoid(Vec<N> x) {
-  return reciprocal<N>(1.0f + exponential<N>(-x));
-}
-
-// Near zero a polynomial, where 1 - 2 / (e^2x + 1) would lose digits (Cephes).
-template <int N>
-inline Vec<N> hyperbolic_tangent(Vec<N> x) {
-  const Vec<N> far = 1.0f - 2.0f * reciprocal<N>(exponential<N>(2.0f * x) + 1.0f);
-  const Vec<N> s = x * x;
-  Vec<N> p = all<N>(-5.70498872745e-3f);
-  p = p * s + 2.06390887954e-2f;
-  p = p * s + -5.37397155531e-2f;
-  p = p * s + 1.33314422036e-1f;
-  p = p * s + -3.33332819422e-1f;
-  const Vec<N> near = x + x * s * p;
-  return s < 0.390625f ? near : far;
+inline Vec<N> sigmoid_times_tanh(Vec<N> a, Vec<N> b) {
+  const Vec<N> p = exponential<N>(-a), q = exponential<N>(-2.0f * b);
+  return (1.0f - q) * reciprocal<N>((1.0f + p) * (1.0f + q));
 }
 
 template <int N>
 inline void cell_lanes(const float* gates, size_t gate, float* c, float* h) {
-  const Vec<N> i = sigmoid<N>(load<N>(gates)), f = sigmoid<N>(load<N>(gates + gate));
-  const Vec<N> g = hyperbolic_tangent<N>(load<N>(gates + 2 * gate)), o = sigmoid<N>(load<N>(gates + 3 * gate));
-  const Vec<N> next = f * load<N>(c) + i * g;
+  const Vec<N> i = load<N>(gates), f = load<N>(gates + gate), g = load<N>(gates + 2 * gate);
+  const Vec<N> o = load<N>(gates + 3 * gate);
+  const Vec<N> kept = load<N>(c) * reciprocal<N>(1.0f + exponential<N>(-f));
+  const Vec<N> next = kept + sigmoid_times_tanh<N>(i, g);
   store<N>(c, next);
-  store<N>(h, o * hyperbolic_tangent<N>(next));
+  store<N>(h, sigmoid_times_tanh<N>(o, next));
 }
 
 // gates: i f g o of `count` values each; c is replaced, h is written.

@@ -130,6 +130,7 @@ class Kronecker final : public Weight {
       return multiply_last(f, term, from, to, begin, count);
     }
     const float* factor = values_[f].data() + static_cast<size_t>(term) * m * n;
+    if (behind < 2 * W && before > 1) return multiply_narrow(factor, m, n, from, to, before, behind);
     for (size_t b = 0; b < before; ++b) {
       int k_begin = 0, k_end = n;
       if (used.begin != 0 || used.end != columns) {  // skip what is zero
@@ -141,6 +142,32 @@ class Kronecker final : public Weight {
            to + b * static_cast<size_t>(m) * behind, static_cast<int>(behind), m, k_end - k_begin,
            static_cast<int>(behind));
     }
+  }
+
+  // As multiply_axis, but with the axis brought to the front, where all that was before it widens the GEMM.
+  static void multiply_narrow(const float* factor, int m, int n, const float* from, float* to, size_t before,
+                              size_t behind) {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    const size_t wide = before * behind;
+    float* in = arena.take<float>(static_cast<size_t>(n) * wide);
+    float* out = arena.take<float>(static_cast<size_t>(m) * wide);
+    for (size_t b = 0; b < before; ++b)
+      for (int j = 0; j < n; ++j) copy(from + (b * n + j) * behind, in + j * wide + b * behind, behind);
+    std::memset(out, 0, sizeof(float) * static_cast<size_t>(m) * wide);
+    gemm({factor, n}, {in, static_cast<int>(wide)}, out, static_cast<int>(wide), m, n, static_cast<int>(wide));
+    for (size_t b = 0; b < before; ++b)
+      for (int i = 0; i < m; ++i) add(out + i * wide + b * behind, to + (b * m + i) * behind, behind);
+  }
+  static void copy(const float* from, float* to, size_t count) {
+    size_t k = 0;
+    for (; k + 4 <= count; k += 4) store<4>(to + k, load<4>(from + k));
+    for (; k < count; ++k) to[k] = from[k];
+  }
+  static void add(const float* from, float* to, size_t count) {
+    size_t k = 0;
+    for (; k + 4 <= count; k += 4) store<4>(to + k, load<4>(to + k) + load<4>(from + k));
+    for (; k < count; ++k) to[k] += from[k];
   }
 
   void multiply_last(size_t f, int term, const float* from, float* to, size_t begin, size_t count) const {

@@ -8,35 +8,51 @@
 
 namespace dopant {
 
-// to[j · stride + b] = from[b · features + j] for all lanes; lanes beyond the batch become zero.
+// A block of 4 × 4.
+inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  typedef int32_t Pick __attribute__((vector_size(16)));
+  const Vec<4> a = load<4>(from), b = load<4>(from + from_stride);
+  const Vec<4> c = load<4>(from + 2 * from_stride), d = load<4>(from + 3 * from_stride);
+  const Pick low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+  const Vec<4> ab = __builtin_shuffle(a, b, low), cd = __builtin_shuffle(c, d, low);
+  const Vec<4> ef = __builtin_shuffle(a, b, high), gh = __builtin_shuffle(c, d, high);
+  store<4>(to, __builtin_shuffle(ab, cd, first));
+  store<4>(to + to_stride, __builtin_shuffle(ab, cd, second));
+  store<4>(to + 2 * to_stride, __builtin_shuffle(ef, gh, first));
+  store<4>(to + 3 * to_stride, __builtin_shuffle(ef, gh, second));
+}
+
+// to (columns, rows) = from (rows, columns), transposed.
+inline void transpose(const float* from, size_t from_stride, int rows, int columns, float* to, size_t to_stride) {
+  for (int j = 0; j < columns; j += 4)
+    for (int r = 0; r < rows; r += 4) {
+      if (r + 4 <= rows && j + 4 <= columns) {
+        transpose_block(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
+        continue;
+      }
+      for (int k = j; k < std::min(columns, j + 4); ++k)
+        for (int s = r; s < std::min(rows, r + 4); ++s) to[k * to_stride + s] = from[s * from_stride + k];
+    }
+}
+
+// to[j · stride + b] = from[b · features + j]; lanes beyond the batch become zero.
 inline void to_lanes(const float* from, int batch, int features, float* to, int lanes, int stride) {
-  if (lanes == 1) {
-    for (int j = 0; j < features; ++j) to[static_cast<size_t>(j) * stride] = from[j];
+  if (lanes == 1 && stride == 1) {
+    std::memcpy(to, from, sizeof(float) * static_cast<size_t>(features));
     return;
   }
-  for (int first = 0; first < features; first += 16) {  // a cache line of each row at a time
-    const int end = std::min(features, first + 16);
-    for (int lane = 0; lane < lanes; ++lane) {
-      if (lane < batch)
-        for (int j = first; j < end; ++j)
-          to[static_cast<size_t>(j) * stride + lane] = from[static_cast<size_t>(lane) * features + j];
-      else
-        for (int j = first; j < end; ++j) to[static_cast<size_t>(j) * stride + lane] = 0.0f;
-    }
-  }
+  transpose(from, static_cast<size_t>(features), batch, features, to, static_cast<size_t>(stride));
+  if (batch < lanes)
+    for (int j = 0; j < features; ++j)
+      for (int lane = batch; lane < lanes; ++lane) to[static_cast<size_t>(j) * stride + lane] = 0.0f;
 }
 
 // to[b · to_stride + j] = from[j · lanes + b].
 inline void from_lanes(const float* from, int batch, int features, int lanes, float* to, size_t to_stride) {
-  if (lanes == 1) {
+  if (lanes == 1)
     std::memcpy(to, from, sizeof(float) * static_cast<size_t>(features));
-    return;
-  }
-  for (int first = 0; first < features; first += 16) {
-    const int end = std::min(features, first + 16);
-    for (int b = 0; b < batch; ++b)
-      for (int j = first; j < end; ++j) to[b * to_stride + j] = from[static_cast<size_t>(j) * lanes + b];
-  }
+  else
+    transpose(from, static_cast<size_t>(lanes), features, batch, to, to_stride);
 }
 
 }  // namespace dopant

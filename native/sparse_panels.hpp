@@ -3,7 +3,8 @@
 // A panel is a strip of columns whose x fits into a few registers, a block some rows of it. Within a block every row
 // has the same number of slots, a byte of local column index and a value each; one register permute looks up a whole
 // register of slots. Rows with more non-zeros than slots leave the rest to slices, rows with fewer hold zeros: the
-// number of slots is chosen, block by block, to cost least.
+// number of slots is chosen, block by block, to cost least. Blocks with equal numbers follow each other, so that the
+// processor foresees where each ends.
 //
 //   floats (exact): 32 columns, blocks of 64 rows: 64 slots are 4 permutes and 4 multiply-accumulates
 //   bytes  (fast): 256 columns, blocks of 16 rows: 64 slots are 2 permutes; the dot instruction adds up 4 of a row
@@ -23,23 +24,28 @@ constexpr bool kPanels = true;
 constexpr bool kPanels = false;
 #endif
 
+struct PanelRun {  // blocks of a panel that have the same number of units
+  int32_t panel, units, blocks;
+};
+
 template <class T, class Index, bool Bytes>
 struct SparsePanels {
   static constexpr int kWidth = Bytes ? 256 : 32;  // columns of a panel
   static constexpr int kHeight = Bytes ? 16 : 64;  // rows of a block
   static constexpr int kEach = Bytes ? 4 : 1;      // slots of a row in a unit of 64
+  static constexpr size_t kUnitBytes = 64 + 64 * sizeof(T);
 
   int rows = 0, columns = 0;
-  std::vector<uint8_t> counts;   // of each panel and block: how many units
-  std::vector<uint8_t> indices;  // unit after unit, 64 each
-  std::vector<T> values;
+  std::vector<PanelRun> runs;
+  std::vector<int32_t> block_of;  // run after run
+  AlignedVector<uint8_t> units;  // unit after unit: 64 bytes of index, 64 values
   std::vector<int32_t> sums;  // of each row's values in units: bytes of x have an offset of 128
   SparseSlices<T, Index> rest;
 
   int panels() const { return (columns + kWidth - 1) / kWidth; }
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const {
-    return counts.size() + indices.size() + values.size() * sizeof(T) + sums.size() * 4 + rest.bytes();
+    return runs.size() * sizeof(PanelRun) + block_of.size() * 4 + units.size() + sums.size() * 4 + rest.bytes();
   }
 
   // Entries in the order of rows, and of columns within a row.
@@ -52,16 +58,14 @@ struct SparsePanels {
     for (int r = 0; r < rows; ++r) next[r + 1] += next[r];
     const std::vector<size_t> ends(next.begin() + 1, next.end());
     std::vector<Entry<T, Index>> rest;
-    for (int panel = 0; panel < result.panels(); ++panel)
-      for (int block = 0; block < result.blocks(); ++block) result.fill(entries, next, ends, panel, block, rest);
+    for (int panel = 0; panel < result.panels(); ++panel) result.fill_panel(entries, next, ends, panel, rest);
     std::stable_sort(rest.begin(), rest.end(), [](const auto& a, const auto& b) { return a.row < b.row; });
     result.rest = SparseSlices<T, Index>::from(rest);
     if (Bytes) {
       result.sums.assign(static_cast<size_t>(result.blocks()) * kHeight, 0);
       result.each_in_units([&](int row, Index, T value) { result.sums[row] += static_cast<int32_t>(value); });
     }
-    result.indices.shrink_to_fit();
-    result.values.shrink_to_fit();
+    result.units.shrink_to_fit();
     return result;
   }
 
@@ -89,52 +93,70 @@ struct SparsePanels {
 
   template <class F>
   void each_in_units(F f) const {
-    size_t unit = 0, at = 0;
-    for (int panel = 0; panel < panels(); ++panel)
-      for (int block = 0; block < blocks(); ++block, ++at)
-        for (int n = 0; n < counts[at]; ++n, unit += 64)
-          for (int k = 0; k < 64; ++k)
-            if (values[unit + k] != T{0})
-              f(block * kHeight + row_of(k), static_cast<Index>(panel * kWidth + indices[unit + index_place(k)]),
-                values[unit + k]);
+    const uint8_t* unit = units.data();
+    const int32_t* block = block_of.data();
+    for (const PanelRun& run : runs)
+      for (int b = 0; b < run.blocks; ++b, ++block)
+        for (int n = 0; n < run.units; ++n, unit += kUnitBytes)
+          for (int k = 0; k < 64; ++k) {
+            const T value = reinterpret_cast<const T*>(unit + 64)[k];
+            if (value != T{0})
+              f(*block * kHeight + row_of(k), static_cast<Index>(run.panel * kWidth + unit[index_place(k)]), value);
+          }
   }
 
-  void fill(const std::vector<Entry<T, Index>>& entries, std::vector<size_t>& next, const std::vector<size_t>& ends,
-            int panel, int block, std::vector<Entry<T, Index>>& rest) {
-    const int first = block * kHeight, height = std::min(kHeight, rows - first);
-    int here[kHeight] = {};
-    for (int r = 0; r < height; ++r) {
-      size_t i = next[first + r];
-      while (i < ends[first + r] && static_cast<int>(entries[i].column) < (panel + 1) * kWidth) ++i;
-      here[r] = static_cast<int>(i - next[first + r]);
+  void fill_panel(const std::vector<Entry<T, Index>>& entries, std::vector<size_t>& next,
+                  const std::vector<size_t>& ends, int panel, std::vector<Entry<T, Index>>& rest) {
+    std::vector<int> here(static_cast<size_t>(blocks()) * kHeight), order;
+    for (int row = 0; row < rows; ++row) {
+      size_t i = next[row];
+      while (i < ends[row] && static_cast<int>(entries[i].column) < (panel + 1) * kWidth) ++i;
+      here[row] = static_cast<int>(i - next[row]);
     }
-    const int units = best_units(here, height);
-    const size_t start = indices.size();
-    counts.push_back(static_cast<uint8_t>(units));
-    indices.resize(start + static_cast<size_t>(units) * 64);
-    values.resize(start + static_cast<size_t>(units) * 64);
-    for (int r = 0; r < height; ++r)
-      for (int n = 0; n < here[r]; ++n) {
-        const auto& entry = entries[next[first + r]++];
-        if (n >= units * kEach) {
+    std::vector<int> needed;
+    for (int block = 0; block < blocks(); ++block) {
+      needed.push_back(best_units(here.data() + static_cast<size_t>(block) * kHeight));
+      order.push_back(block);
+    }
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return needed[a] > needed[b]; });
+    for (int block : order) {
+      if (needed[block] > 0) {
+        if (runs.empty() || runs.back().panel != panel || runs.back().units != needed[block])
+          runs.push_back({panel, needed[block], 0});
+        ++runs.back().blocks;
+        block_of.push_back(block);
+      }
+      fill_block(entries, next, here.data(), panel, block, needed[block], rest);
+    }
+  }
+
+  void fill_block(const std::vector<Entry<T, Index>>& entries, std::vector<size_t>& next, const int* here, int panel,
+                  int block, int count, std::vector<Entry<T, Index>>& rest) {
+    const size_t start = units.size();
+    units.resize(start + static_cast<size_t>(count) * kUnitBytes);
+    for (int row = block * kHeight; row < std::min(rows, (block + 1) * kHeight); ++row)
+      for (int n = 0; n < here[row]; ++n) {
+        const auto& entry = entries[next[row]++];
+        if (n >= count * kEach) {
           rest.push_back(entry);
           continue;
         }
-        const int k = r * kEach + n % kEach;
-        const size_t unit = start + static_cast<size_t>(n / kEach) * 64;
-        indices[unit + index_place(k)] = static_cast<uint8_t>(static_cast<int>(entry.column) - panel * kWidth);
-        values[unit + k] = entry.value;
+        const int k = (row - block * kHeight) * kEach + n % kEach;
+        uint8_t* unit = units.data() + start + static_cast<size_t>(n / kEach) * kUnitBytes;
+        unit[index_place(k)] = static_cast<uint8_t>(static_cast<int>(entry.column) - panel * kWidth);
+        reinterpret_cast<T*>(unit + 64)[k] = entry.value;
       }
   }
 
-  // In cycles, measured: a unit costs 10 as floats, 5 as bytes; an entry left to the slices 0.8.
-  static int best_units(const int* here, int height) {
-    const int most = *std::max_element(here, here + height);
+  // In cycles, measured.
+  static constexpr double kUnit = Bytes ? 6.0 : 11.0, kSliced = 1.5;
+  static int best_units(const int* here) {
+    const int most = *std::max_element(here, here + kHeight);
     int best = 0;
     double least = 1e30;
-    for (int units = 0; units <= std::min(255, (most + kEach - 1) / kEach); ++units) {
-      double cost = units * (Bytes ? 5.0 : 10.0);
-      for (int r = 0; r < height; ++r) cost += 0.8 * std::max(0, here[r] - units * kEach);
+    for (int units = 0; units <= (most + kEach - 1) / kEach; ++units) {
+      double cost = units * kUnit;
+      for (int r = 0; r < kHeight; ++r) cost += kSliced * std::max(0, here[r] - units * kEach);
       if (cost < least) best = units, least = cost;
     }
     return best;
@@ -147,16 +169,17 @@ struct SparsePanels {
 
 // 64 slots of a unit in four groups of 16 rows.
 template <class T>
-inline void float_units(const uint8_t* counts, const uint8_t* index, const T* value, const float* x, float* totals,
-                        int panels, int blocks) {
-  for (int panel = 0; panel < panels; ++panel) {
-    const __m512 low = _mm512_load_ps(x + panel * 32), high = _mm512_load_ps(x + panel * 32 + 16);
-    for (int block = 0; block < blocks; ++block) {
-      float* total = totals + static_cast<size_t>(block) * 64;
+inline void float_units(const std::vector<PanelRun>& runs, const int32_t* block, const uint8_t* unit, const float* x,
+                        float* totals) {
+  for (const PanelRun& run : runs) {
+    const __m512 low = _mm512_load_ps(x + run.panel * 32), high = _mm512_load_ps(x + run.panel * 32 + 16);
+    for (int k = 0; k < run.blocks; ++k) {
+      float* total = totals + static_cast<size_t>(*block++) * 64;
       Vec<16> a = load<16>(total), b = load<16>(total + 16), c = load<16>(total + 32), d = load<16>(total + 48);
-      for (int n = *counts++; n > 0; --n, index += 64, value += 64) {
+      for (int n = run.units; n > 0; --n, unit += 64 + 64 * sizeof(T)) {
         // The permute reads 5 bits of a lane: what lies above them, of the other groups, does not matter.
-        const __m512i i = _mm512_loadu_si512(index);
+        const __m512i i = _mm512_load_si512(unit);
+        const T* value = reinterpret_cast<const T*>(unit + 64);
         a += (Vec<16>)_mm512_permutex2var_ps(low, i, high) * widen<16>(value);
         b += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 8), high) * widen<16>(value + 16);
         c += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 16), high) * widen<16>(value + 32);
@@ -173,27 +196,30 @@ inline void float_units(const uint8_t* counts, const uint8_t* index, const T* va
 #else
 
 template <class T>
-inline void float_units(const uint8_t*, const uint8_t*, const T*, const float*, float*, int, int) {}
+inline void float_units(const std::vector<PanelRun>&, const int32_t*, const uint8_t*, const float*, float*) {}
 
 #endif
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 
-inline void byte_units(const uint8_t* counts, const uint8_t* index, const int8_t* value, const uint8_t* x,
-                       int32_t* totals, int panels, int blocks) {
-  for (int panel = 0; panel < panels; ++panel) {
-    const uint8_t* from = x + panel * 256;
+inline void byte_units(const std::vector<PanelRun>& runs, const int32_t* block, const uint8_t* unit, const uint8_t* x,
+                       int32_t* totals) {
+  for (const PanelRun& run : runs) {
+    const uint8_t* from = x + run.panel * 256;
     const __m512i a = _mm512_load_si512(from), b = _mm512_load_si512(from + 64);
     const __m512i c = _mm512_load_si512(from + 128), d = _mm512_load_si512(from + 192);
-    for (int block = 0; block < blocks; ++block) {
-      __m512i total = _mm512_load_si512(totals + static_cast<size_t>(block) * 16);
-      for (int n = *counts++; n > 0; --n, index += 64, value += 64) {
-        const __m512i i = _mm512_loadu_si512(index);  // 7 bits choose within a pair of registers, the eighth the pair
+    for (int k = 0; k < run.blocks; ++k) {
+      int32_t* to = totals + static_cast<size_t>(*block++) * 16;
+      __m512i total = _mm512_load_si512(to);
+      for (int n = run.units; n > 0; --n, unit += 128) {
+        _mm_prefetch(unit + 1024, _MM_HINT_T0);
+        _mm_prefetch(unit + 1088, _MM_HINT_T0);
+        const __m512i i = _mm512_load_si512(unit);  // 7 bits choose within a pair of registers, the eighth the pair
         const __m512i low = _mm512_permutex2var_epi8(a, i, b), high = _mm512_permutex2var_epi8(c, i, d);
         const __m512i u = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(i), high);
-        total = _mm512_dpbusd_epi32(total, u, _mm512_loadu_si512(value));
+        total = _mm512_dpbusd_epi32(total, u, _mm512_load_si512(unit + 64));
       }
-      _mm512_store_si512(totals + static_cast<size_t>(block) * 16, total);
+      _mm512_store_si512(to, total);
     }
   }
 }
@@ -201,7 +227,7 @@ inline void byte_units(const uint8_t* counts, const uint8_t* index, const int8_t
 #else
 
 inline float to_bytes(const float*, int, uint8_t*) { return -1.0f; }
-inline void byte_units(const uint8_t*, const uint8_t*, const int8_t*, const uint8_t*, int32_t*, int, int) {}
+inline void byte_units(const std::vector<PanelRun>&, const int32_t*, const uint8_t*, const uint8_t*, int32_t*) {}
 
 #endif
 
@@ -215,7 +241,7 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
     if (scale < 0.0f) return false;
     int32_t* totals = arena.take<int32_t>(height);
     for (size_t r = 0; r < height; ++r) totals[r] = -128 * sums[r];
-    byte_units(counts.data(), indices.data(), values.data(), bytes, totals, panels(), blocks());
+    byte_units(runs, block_of.data(), units.data(), bytes, totals);
     for (int r = 0; r < rows; ++r) y[r] += scale * scales[r] * static_cast<float>(totals[r]);
   } else {
     float* aligned = arena.take<float>(padded);
@@ -223,7 +249,7 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
     std::memset(aligned + columns, 0, sizeof(float) * (padded - columns));
     float* totals = arena.take<float>(height);
     std::memset(totals, 0, sizeof(float) * height);
-    float_units(counts.data(), indices.data(), values.data(), aligned, totals, panels(), blocks());
+    float_units<T>(runs, block_of.data(), units.data(), aligned, totals);
     if (scales == nullptr)
       for (int r = 0; r < rows; ++r) y[r] += totals[r];
     else

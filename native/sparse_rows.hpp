@@ -22,7 +22,7 @@ struct Entry {
 
 template <class T, class Index>
 struct SparseRows {
-  static constexpr int kTile = 256;  // columns: 32 KiB of x at 32 lanes
+  static constexpr int kTile = 1024;  // columns: 32 KiB of x at 8 lanes
   struct Run {                       // rows of one length in one tile
     int32_t length, count;
   };
@@ -84,29 +84,39 @@ struct SparseRows {
   // y (rows, lanes) += scale[row] · (this x); scales may be null.
   void apply(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
     int lane = 0;
-    for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<W, 2>(scales, x + lane, y + lane, lanes, arena);
-    for (; lane + W <= lanes; lane += W) apply_lanes<W, 1>(scales, x + lane, y + lane, lanes, arena);
-    if (lanes - lane == 8) apply_lanes<8 < W ? 8 : W, 1>(scales, x + lane, y + lane, lanes, arena);
-    if (lanes - lane == 4) apply_lanes<4, 1>(scales, x + lane, y + lane, lanes, arena);
+    if (lanes == 2 * W) return apply_lanes<W, 2, 2 * W>(scales, x, y, lanes, arena);
+    if (lanes == 8) return apply_lanes<8 < W ? 8 : W, 8 < W ? 1 : 8 / W, 8>(scales, x, y, lanes, arena);
+    for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<W, 2, 0>(scales, x + lane, y + lane, lanes, arena);
+    for (; lane + W <= lanes; lane += W) apply_lanes<W, 1, 0>(scales, x + lane, y + lane, lanes, arena);
+    if (lanes - lane == 8) apply_lanes<8 < W ? 8 : W, 1, 0>(scales, x + lane, y + lane, lanes, arena);
+    if (lanes - lane == 4) apply_lanes<4, 1, 0>(scales, x + lane, y + lane, lanes, arena);
   }
 
  private:
-  template <int N, int K>
-  void apply_lanes(const float* scales, const float* x, float* y, int stride, Arena& arena) const {
+  static constexpr int kAhead = 1024;  // 8-bit values are widened so many at a time: a load right behind its store waits
+
+  // Stride: that of x and y where it is known beforehand, else 0.
+  template <int N, int K, int Stride>
+  void apply_lanes(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
+    const int stride = Stride > 0 ? Stride : lanes;
     Arena::Scope scope(arena);
     const Index* column = columns.data();
     const T* packed = values.data();
     int longest = 0;
     for (const Tile& tile : tiles)
       if (!tile.runs.empty()) longest = std::max(longest, tile.runs.front().length);
-    float* wide = sizeof(T) == 1 ? arena.take<float>(static_cast<size_t>(longest) + W) : nullptr;
+    float* wide = sizeof(T) == 1 ? arena.take<float>(static_cast<size_t>(std::max(longest, kAhead)) + W) : nullptr;
     for (const Tile& tile : tiles) {
       const int32_t* row = tile.rows.data();
-      for (const Run& run : tile.runs)
-        for (int n = 0; n < run.count; ++n, ++row, column += run.length, packed += run.length) {
-          const float* value = reinterpret_cast<const float*>(packed);
-          if (sizeof(T) == 1) {
-            for (int i = 0; i < run.length; i += W) store<W>(wide + i, widen<W>(packed + i));
+      for (const Run& run : tile.runs) {
+        const float* value = reinterpret_cast<const float*>(packed);
+        int ready = 0;  // rows whose values are widened
+        for (int n = 0; n < run.count; ++n, ++row, column += run.length, value += run.length) {
+          if (sizeof(T) == 1 && n == ready) {
+            ready += std::min(std::max(1, kAhead / run.length), run.count - n);
+            const int count = (ready - n) * run.length;
+            for (int i = 0; i < count; i += W) store<W>(wide + i, widen<W>(packed + i));
+            packed += count;
             value = wide;
           }
           Vec<N> sums[4][K] = {};
@@ -131,6 +141,8 @@ struct SparseRows {
           for (int k = 0; k < K; ++k)
             store<N>(to + k * N, load<N>(to + k * N) + scale * ((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])));
         }
+        if (sizeof(T) != 1) packed += static_cast<size_t>(run.length) * run.count;
+      }
     }
   }
 };

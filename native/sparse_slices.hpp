@@ -13,7 +13,7 @@ namespace dopant {
 
 template <class T, class Index>
 struct SparseSlices {
-  static constexpr int kSlice = W < 8 ? W : 8;
+  static constexpr int kSlice = W;
   std::vector<int32_t> rows;    // of each lane of each slice, sorted by length; -1 beyond the last
   std::vector<int32_t> starts;  // of each slice, in entries a lane, and the end
   std::vector<Index> columns;
@@ -68,15 +68,41 @@ struct SparseSlices {
     const T* value = values.data();
     for (size_t slice = 0; slice + 1 < starts.size(); ++slice) {
       Vec<kSlice> total{};
-      for (int n = starts[slice + 1] - starts[slice]; n > 0; --n, column += kSlice, value += kSlice) {
-        Vec<kSlice> from;
-        for (int lane = 0; lane < kSlice; ++lane) from[lane] = x[column[lane]];
-        total += widen<kSlice>(value) * from;
-      }
-      const int32_t* row = rows.data() + slice * kSlice;
-      for (int lane = 0; lane < kSlice; ++lane)
-        if (row[lane] >= 0) y[row[lane]] += (scales == nullptr ? 1.0f : scales[row[lane]]) * total[lane];
+      for (int n = starts[slice + 1] - starts[slice]; n > 0; --n, column += kSlice, value += kSlice)
+        total += widen<kSlice>(value) * looked_up(x, column);
+      add(y, scales, rows.data() + slice * kSlice, total);
     }
+  }
+
+ private:
+  static Vec<kSlice> looked_up(const float* from, const uint16_t* at) {
+#if defined(__AVX512F__)
+    const __m256i places = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    return (Vec<kSlice>)_mm512_i32gather_ps(_mm512_cvtepu16_epi32(places), from, 4);
+#else
+    return one_by_one(from, at);
+#endif
+  }
+  static Vec<kSlice> looked_up(const float* from, const uint32_t* at) { return one_by_one(from, at); }
+
+  template <class Place>
+  static Vec<kSlice> one_by_one(const float* from, const Place* at) {
+    Vec<kSlice> v;
+    for (int lane = 0; lane < kSlice; ++lane) v[lane] = from[at[lane]];
+    return v;
+  }
+
+  static void add(float* y, const float* scales, const int32_t* row, Vec<kSlice> total) {
+#if defined(__AVX512F__)
+    const __m512i at = _mm512_loadu_si512(row);
+    const __mmask16 inside = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+    if (scales != nullptr) total *= (Vec<kSlice>)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), inside, at, scales, 4);
+    total += (Vec<kSlice>)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), inside, at, y, 4);
+    _mm512_mask_i32scatter_ps(y, inside, at, (__m512)total, 4);
+#else
+    for (int lane = 0; lane < kSlice; ++lane)
+      if (row[lane] >= 0) y[row[lane]] += (scales == nullptr ? 1.0f : scales[row[lane]]) * total[lane];
+#endif
   }
 };
 
