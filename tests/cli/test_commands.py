@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dopant.errors import DivergenceError, PlanError
+from dopant.recipes.read import recipe_from
 from dopant.report.report import Report, read_report
 
 if TYPE_CHECKING:
@@ -172,12 +173,15 @@ def test_compare_hands_everything_on(report: Report, tmp_path: Path, pipeline: P
     assert result.exit_code == 0, result.stderr
     found = compare.arguments
     expected = {
-        "corpus": "texts", "model": "small", "target": "10x", "count": "parameters", "scope": "model", "seed": 4,
-        "methods": ["lmf", "pruning"], "jobs": 2, "threads": 3, "device": "cuda", "force": True, "resume": False,
-        "out": tmp_path / "out", "overrides": ["storage.values=int8", "training.epochs=2"],
+        "corpus": "texts", "model": "small", "methods": ["lmf", "pruning"], "jobs": 2, "threads": 3,
+        "device": "cuda", "force": True, "resume": False, "out": tmp_path / "out",
         "command": [str(argument) for argument in arguments],
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
+    assert found["overrides"][-1] == "training.epochs=2"
+    recipe = recipe_from({}, found["overrides"])
+    assert (recipe.target, recipe.count, recipe.scope, recipe.seed) == ("10x", "parameters", "model", 4)
+    assert (recipe.storage.values, recipe.training.epochs) == ("int8", 2)
     assert "Doped Kronecker" in result.stdout
     assert f"wrote {tmp_path / 'out' / 'report.html'}" in result.stderr
 
@@ -188,15 +192,36 @@ def test_compare_by_default(report: Report, tmp_path: Path, pipeline: Pipeline, 
     assert json.loads(result.stdout) == report.model_dump(mode="json")
     assert result.stderr == ""
     found = compare.arguments
-    assert (found["corpus"], found["model"], found["target"], found["methods"]) == ("python-docs", "tiny", None, None)
-    assert (found["count"], found["scope"], found["seed"], found["threads"]) == ("bytes", "lstm", 0, 1)
+    assert (found["corpus"], found["model"], found["methods"], found["threads"]) == ("python-docs", "tiny", None, 1)
+    recipe = recipe_from({}, found["overrides"])
+    assert (recipe.target, recipe.count, recipe.scope, recipe.seed) == ("25x", "bytes", "lstm", 0)
     assert found["announce"] is None
 
 
 def test_a_target_in_bytes_is_a_setting(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
     compare = pipeline("compare", report)
     dopant("compare", "--out", tmp_path / "out", "--target-bytes", "1.2MB")
-    assert compare.arguments["overrides"] == ["target_bytes=1.2MB"]
+    assert recipe_from({}, compare.arguments["overrides"]).target_bytes == 1_200_000
+
+
+def test_train_has_the_flags_of_a_target(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
+    train = pipeline("train", report)
+    flags = ["--target", "10x", "--count", "parameters", "--scope", "model", "--values", "float16", "--indices", "rice"]
+    result = dopant("train", "lmf", "--out", tmp_path / "out", *flags)
+    assert result.exit_code == 0, result.stderr
+    recipe = recipe_from({}, train.arguments["overrides"])
+    assert (recipe.target, recipe.count, recipe.scope) == ("10x", "parameters", "model")
+    assert (recipe.storage.values, recipe.storage.indices) == ("float16", "rice")
+    dopant("train", "lmf", "--out", tmp_path / "out")
+    assert train.arguments["overrides"] == []
+
+
+@pytest.mark.parametrize("command", [["train", "lmf"], ["compare", "--methods", "lmf"]])
+def test_a_mistaken_flag_is_named(command: list[str], corpus: Path, tmp_path: Path, dopant: Run) -> None:
+    result = dopant(*command, "--corpus", corpus, "--out", tmp_path / "out", "--target", "0.5x", "--quiet")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --target 0.5x: target 0.5x is below 1x")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("flags", "weight"), [([], 0.0), (["--distill"], 0.5), (["--distill-weight", "0.3"], 0.3)])

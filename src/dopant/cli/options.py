@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dopant.recipes.overrides import Override, flags
+
 METHODS = "dense, pruning, lmf, hmd, hmf, kronecker, hybrid-kronecker, doped-kronecker, doped-lmf, doped-hmd"
 """For --help, which cannot wait for torch; a test holds it against `dopant.plan.METHODS`."""
 
@@ -20,11 +22,10 @@ Corpus = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        "--target", metavar="25x", help="How small: a factor such as 25x, or bytes such as 1.2MB. [default: 25x]"
-    ),
+_HOW_SMALL = "How small: a factor such as 25x, or bytes such as 1.2MB."
+Target = Annotated[str | None, typer.Option("--target", metavar="25x", help=f"{_HOW_SMALL} [default: 25x]")]
+TargetOrRecipes = Annotated[
+    str | None, typer.Option("--target", metavar="25x", help=f"{_HOW_SMALL} [default: the recipe's, else 25x]")
 ]
 TargetBytes = Annotated[
     str | None, typer.Option("--target-bytes", metavar="1.2MB", help="How small, in bytes; instead of --target.")
@@ -63,25 +64,6 @@ Json = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout; mess
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages but errors.")]
 
 
-def overrides(
-    settings: list[str] | None,
-    *,
-    target: str | None = None,
-    target_bytes: str | None = None,
-    count: str | None = None,
-    scope: str | None = None,
-    values: str | None = None,
-    indices: str | None = None,
-    seed: int | None = None,
-) -> list[str]:
+def overrides(settings: list[str] | None, **given: str | int | None) -> list[str | Override]:
     """The flags as settings of a recipe, where given; `--set` comes last and wins."""
-    flags = {
-        "target": target,
-        "target_bytes": target_bytes,
-        "count": count,
-        "scope": scope,
-        "storage.values": values,
-        "storage.indices": indices,
-        "seed": seed,
-    }
-    return [f"{key}={value}" for key, value in flags.items() if value is not None] + list(settings or [])
+    return [*flags(**given), *(settings or [])]

@@ -14,15 +14,18 @@ from dopant.cli.options import (
     Json,
     ScopeOrRecipes,
     Settings,
-    Target,
     TargetBytes,
+    TargetOrRecipes,
     Values,
     overrides,
 )
 from dopant.cli.output import show, show_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dopant.plan import Plan
+    from dopant.recipes.overrides import Override
 
 EXAMPLE = "dopant plan --model medium --target 25x --count parameters --method doped-kronecker"
 
@@ -35,7 +38,7 @@ def plan(
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help=f"One of: {METHODS}; or a recipe, shipped or a YAML file.")
     ] = "doped-kronecker",
-    target: Target = None,
+    target: TargetOrRecipes = None,
     target_bytes: TargetBytes = None,
     count: CountOrRecipes = None,
     scope: ScopeOrRecipes = None,
@@ -71,7 +74,7 @@ def plan(
         show(plan_table(found))
 
 
-def _plan(model: str, method: str, changes: list[str], vocabulary: int) -> Plan:
+def _plan(model: str, method: str, changes: Sequence[str | Override], vocabulary: int) -> Plan:
     from pathlib import Path
 
     from dopant.errors import InputError

@@ -15,6 +15,7 @@ from dopant.errors import DopantError, InputError, PlanError, ResumeError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
 from dopant.plan.plan import Plan
+from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
 from dopant.recipes.planning import plan_recipes
 from dopant.recipes.read import read_recipe, shipped_recipes
@@ -29,6 +30,9 @@ from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
 from dopant.storage.replace import written_beside
 
+_RECOVERY = ("batch", "unroll", "clip", "epochs", "learning_rate", "constant_epochs", "decay")
+"""What the training of a recovery has from that of the dense model."""
+
 
 def compare(
     corpus: str | Path | Corpus = "python-docs",
@@ -37,10 +41,11 @@ def compare(
     methods: Sequence[str] | None = None,
     *,
     out: str | Path,
+    target_bytes: int | str | None = None,
     count: str = "bytes",
     scope: str = "lstm",
     seed: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Override] = (),
     jobs: int | None = None,
     threads: int = 1,
     device: str = "cpu",
@@ -58,6 +63,7 @@ def compare(
         target: a factor such as 25x or bytes such as 1.2MB; None for 25x.
         methods: names of methods or of shipped recipes, or recipe files; None for every method. Dense is always there.
         out: a folder for the report and one model folder a method.
+        target_bytes: bytes, also as 1.2MB; instead of `target`.
         count, scope: what the factor counts, and of which weights.
         overrides: `training.epochs=3` and the like, for all rows alike.
         jobs: runs at a time; None for one a core.
@@ -75,8 +81,7 @@ def compare(
     out = Path(out)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     start_folder = None if str(model) in SIZES else _dense_folder(model)
-    common = [f"count={count}", f"scope={scope}", f"seed={seed}"]
-    common += [] if target is None else [f"target={target}"]
+    common = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed)
     recipes = {
         name: _recipe(source, str(model), start_folder, [*common, *overrides])
         for name, source in _sources(methods).items()
@@ -170,7 +175,7 @@ def _sources(methods: Sequence[str] | None) -> dict[str, str]:
     return found if "dense" in found else {"dense": "dense", **found}
 
 
-def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str]) -> Recipe:
+def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str | Override]) -> Recipe:
     if start_folder is not None:
         return recovery_recipe(source, start_folder, overrides)
     # the dense row is what the others start or learn from, where the settings of all rows say that they do
@@ -178,7 +183,7 @@ def _recipe(source: str, model: str, start_folder: Path | None, overrides: Seque
     return read_recipe(source, [f"model={model}", *overrides, *itself])
 
 
-def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
+def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:
     """A shipped recipe made to start from a trained dense model: its sizes and training, fit and then recover."""
     if not dense.is_dir():
         raise InputError(f"there is no model folder at {dense}; name the folder of a trained dense model")
@@ -186,18 +191,11 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
     if not trained.exists():
         raise InputError(f"{dense} has no recipe.yaml, so nothing says how it was trained; compress a model of `train`")
     before = read_recipe(trained)
-    settings = before.training
-    kept = [
-        f"model.{name}={_plain(value)}" for name, value in before.model.model_dump(exclude={"joint", "size"}).items()
-    ]
-    kept += [] if before.model.size is None else [f"model.size={before.model.size}"]
-    kept += [f"training.{name}={getattr(settings, name)}" for name in ("batch", "unroll", "clip", "epochs")]
-    kept += [f"training.{name}={getattr(settings, name)}" for name in ("learning_rate", "constant_epochs", "decay")]
+    model = before.model.model_dump(exclude={"joint"}, exclude_none=True)
+    training = before.training.model_dump(include=set(_RECOVERY))
+    kept = [Override(f"model.{key}", value, str(trained)) for key, value in model.items()]
+    kept += [Override(f"training.{key}", value, str(trained)) for key, value in training.items()]
     return read_recipe(name, [*kept, "start=dense", *overrides])
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _dense_folder(model: str | Path) -> Path:
