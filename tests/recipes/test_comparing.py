@@ -140,6 +140,10 @@ def test_all_rows_can_learn_from_the_dense_one(corpus: Corpus, tmp_path: Path) -
         ({"target": "20000x"}, PlanError, "cannot be met"),
         ({"count": "stones"}, RecipeError, "count"),
         ({"more": ("training.epoch=1",)}, RecipeError, "epoch"),
+        ({"more": ("training.batch=500",)}, InputError, "the train split of made-up has 720 tokens"),
+        ({"more": ("training.unroll=300",)}, InputError, "training.batch 4 and training.unroll 300 need 1,204"),
+        ({"more": ("tokenizer.kind=wrod",)}, InputError, "unknown tokenizer 'wrod'"),
+        ({"device": "abacus"}, InputError, "device 'abacus' cannot be used"),
         ({"methods": ["lmf", "/nowhere/lmf.yaml"]}, InputError, "would both be written to a folder lmf"),
     ],
 )

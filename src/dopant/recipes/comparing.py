@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dopant.cost import Cost
-from dopant.data import Corpus, read_corpus
+from dopant.data import Corpus, Tokenizer, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
 from dopant.plan.plan import Plan
 from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
-from dopant.recipes.planning import plan_recipes
+from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.read import read_recipe, shipped_recipes
-from dopant.recipes.run import label
+from dopant.recipes.run import check_device, label
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
@@ -78,9 +78,10 @@ def compare(
         DopantError: anything else wrong with the arguments, before any work is done; or every method failed.
     """
     started = datetime.now(UTC)
+    check_device(device)
     out = Path(out)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    start_folder = None if str(model) in SIZES else _dense_folder(model)
+    start_folder, tokenizer = (None, None) if str(model) in SIZES else _dense_folder(model)
     common = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed)
     recipes = {
         name: _recipe(source, str(model), start_folder, [*common, *overrides])
@@ -88,7 +89,7 @@ def compare(
     }
     own = [name for name in recipes if start_folder is None or name != "dense"]
     _claim(out, own, force=force, resume=resume)
-    plans = plan_recipes(recipes, text, start_folder)
+    plans = plan_recipes(recipes, read_vocabularies(recipes, text, tokenizer))
     _check_plans(plans, all_must_do=methods is not None)
     if announce is not None:
         announce(plans)
@@ -198,12 +199,11 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override])
     return read_recipe(name, [*kept, "start=dense", *overrides])
 
 
-def _dense_folder(model: str | Path) -> Path:
+def _dense_folder(model: str | Path) -> tuple[Path, Tokenizer]:
     folder = Path(model)
     if not folder.is_dir():
         raise InputError(f"model {str(model)!r} is neither {', '.join(SIZES)} nor a model folder")
-    load_dense(folder)  # refuses what cannot be started from, before any work is done
-    return folder
+    return folder, load_dense(folder)[1]  # refuses what cannot be started from, before any work is done
 
 
 def _claim(out: Path, names: Sequence[str], *, force: bool, resume: bool) -> None:

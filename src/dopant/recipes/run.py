@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dopant.data import Corpus, batchify, windows
+from dopant.data import Corpus
 from dopant.errors import InputError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
@@ -87,8 +87,7 @@ def run_recipe(
     check_device(device)
     setting = make_setting(recipe, corpus, dense)
     settings, texts = recipe.training, setting.texts
-    columns = batchify(texts.train, settings.batch)
-    windows(columns, settings.unroll, drop_last=True)  # refuses a text that is too short for one
+    columns = texts.columns(settings.batch, settings.unroll)
     processes.streams(settings.batch)
     text = resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)

@@ -38,6 +38,23 @@ class Texts:
         """The model's perplexity on a split: validation in 20 streams, test in one, the state carried."""
         return perplexity(model, evaluation_columns(getattr(self, split), evaluation_batch(split)))
 
+    def columns(self, batch: int, unroll: int) -> Tensor:
+        """The training split as columns (steps, batch), long enough for one window of `unroll` steps or more.
+
+        Raises:
+            InputError: it is too short for that.
+        """
+        tokens, needed = len(self.train), batch * (unroll + 1)
+        if tokens < needed:
+            ways = [f"training.unroll={tokens // batch - 1}"] * (tokens >= 2 * batch)
+            ways += [f"training.batch={tokens // (unroll + 1)}"] * (tokens > unroll)
+            raise InputError(
+                f"the train split of {self.corpus.name} has {tokens:,} tokens; training.batch {batch} and "
+                f"training.unroll {unroll} need {needed:,} or more, {unroll + 1} for each of {batch} streams; "
+                f"take {' or '.join([*ways, 'more text'])}"
+            )
+        return batchify(self.train, batch)
+
 
 def evaluation_batch(split: str) -> int:
     """Streams that a split is cut into."""
@@ -115,7 +132,7 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
             "or set start to scratch and training.distillation.weight to 0"
         )
     teacher = load_dense(dense) if dense is not None and (distils or from_dense) else None
-    tokenizer = _made(recipe, corpus) if teacher is None else teacher[1]
+    tokenizer = new_tokenizer(recipe, corpus) if teacher is None else teacher[1]
     texts = encode(corpus, tokenizer)
     torch.manual_seed(recipe.seed)
     if teacher is not None and from_dense:
@@ -131,7 +148,12 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
     )
 
 
-def _made(recipe: Recipe, corpus: Corpus) -> Tokenizer:
+def new_tokenizer(recipe: Recipe, corpus: Corpus) -> Tokenizer:
+    """The tokenizer that a recipe asks for, with the vocabulary of the text where it has none of its own.
+
+    Raises:
+        InputError: there is no such tokenizer.
+    """
     wanted = recipe.tokenizer
     return make_tokenizer(wanted.kind, corpus, size=wanted.size, minimum=wanted.minimum)
 
