@@ -50,7 +50,7 @@ def test_report_joins_runs_that_were_made_apart(comparison: Path, tmp_path: Path
 def test_report_as_markdown_and_json(comparison: Path, dopant: Run) -> None:
     assert dopant("report", comparison, "--markdown").stdout.startswith("| method ")
     result = dopant("report", comparison / "report.json", "--json", "-q")
-    assert json.loads(result.stdout) == json.loads((comparison / "report.json").read_text())
+    assert Report.model_validate_json(result.stdout) == read_report(comparison / "report.json")
     assert result.stderr == ""
 
 
@@ -60,6 +60,14 @@ def test_report_refuses_what_is_none(tmp_path: Path, dopant: Run) -> None:
     assert result.exit_code == 2
     assert "is not a report" in result.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+def test_report_of_a_model_folder_says_where_it_is(trained: Path, dopant: Run) -> None:
+    result = dopant("report", trained)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: {trained} is a model folder; the report of its run is in {trained}.run, name that\n"
+    )
 
 
 def test_plan_of_a_named_model(dopant: Run) -> None:

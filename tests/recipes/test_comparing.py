@@ -90,6 +90,7 @@ def test_a_failing_method_leaves_a_note_and_finished_ones_are_not_repeated(
     assert "belongs to another recipe, model or corpus" in lmf.note
     assert (lmf.method, lmf.perplexity_test, lmf.loss_percent, lmf.file_bytes) == ("lmf", None, None, 0)
     assert pruning.loss_percent is not None
+    assert (first[1].protocol.resumed, report.protocol.resumed) == (False, True)
     assert read_report(out / "report.json") == report
     assert "belongs to another recipe" in (out / "report.html").read_text()
 

@@ -14,7 +14,7 @@ from dopant.recipes.pipeline import compare, compress, evaluate, generate, train
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.report.report import Report, read_report
+from dopant.report.report import Distillation, Report, read_report
 
 Tiny = Callable[..., Recipe]
 
@@ -97,6 +97,8 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
     assert abs(row.loss_percent) < 15
     assert row.label == "Magnitude pruning, distilled"
     assert report.protocol.start == "dense"
+    assert report.protocol.distillation == Distillation(weight=0.5, temperature=1.0)
+    assert dense.protocol.distillation is None
     assert read_report(tmp_path / "m.run" / "report.json") == report
     assert {path.name for path in tmp_path.iterdir()} == {"m", "m.run"}
     assert compress(folder, corpus, out=tmp_path / "m", overrides=rate, resume=True, **how) == report  # type: ignore[arg-type]

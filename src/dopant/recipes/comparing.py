@@ -93,6 +93,7 @@ def compare(
     _check_plans(plans, all_must_do=methods is not None)
     if announce is not None:
         announce(plans)
+    resumed = resume and out.exists() and any(out.iterdir())
     out.mkdir(parents=True, exist_ok=True)
     if start_folder is not None:
         _bring(start_folder, out / "dense", force=force, resume=resume)
@@ -107,6 +108,7 @@ def compare(
     )
     report = join_reports({name: ended[name] for name in recipes}, {name: recipes[name] for name in recipes})
     took = {
+        "resumed": resumed,
         "time": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
     }
