@@ -153,5 +153,13 @@ def test_folders_that_cannot_be_started_from(tiny: Tiny, corpus: Corpus, dense_f
     shutil.copytree(dense_folder, tmp_path / "altered")
     config = json.loads((tmp_path / "altered" / "config.json").read_text())
     (tmp_path / "altered" / "config.json").write_text(json.dumps(config)[:-5])
-    with pytest.raises(FileError):
+    with pytest.raises(FileError, match=rf"^{re.escape(str(tmp_path / 'altered'))}: config\.json is not valid JSON"):
         make_setting(tiny("lmf", start="dense"), corpus, tmp_path / "altered")
+
+    class Odd:
+        def to_json(self) -> dict[str, str]:
+            return {"kind": "word"}
+
+    odd = save(tmp_path / "odder", LanguageModel(LanguageModelConfig(22, 16)), tokenizer=Odd())
+    with pytest.raises(FileError, match=rf"^{re.escape(str(odd / 'tokenizer.json'))}: word tokenizer lacks vocabulary"):
+        load_with_tokenizer(odd)

@@ -169,8 +169,9 @@ def test_shared_modules_and_parameters_are_stored_once(tmp_path: Path) -> None:
 )
 def test_another_module_is_refused(tmp_path: Path, other: Callable[[], nn.Module], text: str) -> None:
     save_pretrained(compressed(Tagger()), tmp_path / "m")
-    with pytest.raises(TensorError, match=text):
+    with pytest.raises(TensorError, match=text) as caught:
         from_pretrained(other(), tmp_path / "m")
+    assert str(caught.value).startswith(f"{tmp_path / 'm'}: ")
 
 
 def test_other_plain_tensors_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from dopant.layers import convert, revert, slots
 from dopant.models import LanguageModel
 from dopant.plan.plan import Plan, make_plan
 from dopant.recipes.schema import Recipe
+from dopant.storage.config import TOKENIZER
 from dopant.storage.folder import load
+from dopant.storage.read import naming
 from dopant.structures import DenseWeight
 
 VALID_BATCH = 20  # Zaremba et al.: the validation set in as many streams as the training set
@@ -183,7 +185,8 @@ def load_with_tokenizer(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     loaded = load(folder)
     if loaded.tokenizer is None:
         raise FileError(f"{folder} has no tokenizer.json, so no text can be read with it")
-    tokenizer = tokenizer_from(loaded.tokenizer)
+    with naming(Path(folder) / TOKENIZER):
+        tokenizer = tokenizer_from(loaded.tokenizer)
     if tokenizer.size != loaded.model.config.vocabulary:
         raise FileError(
             f"{folder}: the tokenizer has {tokenizer.size} ids, the model {loaded.model.config.vocabulary}; "

@@ -33,7 +33,7 @@ from dopant.storage.config import (
 from dopant.storage.contents import Contents, contents
 from dopant.storage.fill import converted, fill, plain_layout
 from dopant.storage.pack import pack
-from dopant.storage.read import Headers, read_headers, read_numbers, read_optional, unpack_weights
+from dopant.storage.read import Headers, naming, read_headers, read_numbers, read_optional, unpack_weights
 from dopant.storage.replace import written_beside
 from dopant.storage.strict_json import parse
 from dopant.storage.tensors import write_tensors
@@ -136,20 +136,21 @@ def load(folder: str | Path) -> LoadedModel:
             f"{folder} holds the weights of a module of your own; build it and call "
             "dopant.from_pretrained(module, folder)"
         )
-    model = _skeleton(headers)
-    parts = contents(model)
-    if parts.tied != headers.config.tied:
-        raise FileError(f"tied places {str(headers.config.tied)[:80]} contradict the model's config")
-    headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=True))
-    tensors = read_numbers(headers)
-    fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
-    recipe, tokenizer = read_optional(headers, RECIPE), read_optional(headers, TOKENIZER)
-    return LoadedModel(
-        model=model.eval(),
-        tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
-        recipe=None if recipe is None else _text(recipe),
-        config=headers.config,
-    )
+    with naming(folder):
+        model = _skeleton(headers)
+        parts = contents(model)
+        if parts.tied != headers.config.tied:
+            raise FileError(f"tied places {str(headers.config.tied)[:80]} contradict the model's config")
+        headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=True))
+        tensors = read_numbers(headers)
+        fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
+        recipe, tokenizer = read_optional(headers, RECIPE), read_optional(headers, TOKENIZER)
+        return LoadedModel(
+            model=model.eval(),
+            tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
+            recipe=None if recipe is None else _text(recipe),
+            config=headers.config,
+        )
 
 
 def save_pretrained(
@@ -181,9 +182,10 @@ def from_pretrained(model: nn.Module, folder: str | Path) -> nn.Module:
     headers = read_headers(folder)
     model = converted(model, headers.config)
     parts = contents(model)
-    headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=False))
-    tensors = read_numbers(headers)
-    fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
+    with naming(folder):
+        headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=False))
+        tensors = read_numbers(headers)
+        fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
     return model.eval()
 
 
