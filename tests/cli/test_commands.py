@@ -114,8 +114,17 @@ def test_inspect(trained: Path, dopant: Run) -> None:
     assert result.exit_code == 0
     assert "lstm.weight_l0" in result.stdout
     assert "model.safetensors" in result.stdout
+    assert "gaps" not in result.stdout  # it is dense, and has no positions
     data = json.loads(dopant("inspect", trained, "--json").stdout)
     assert data["stored_bytes"] > 0
+
+
+def test_tables_fit_a_narrow_terminal(trained: Path, dopant: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for arguments in (["inspect", trained], ["plan", "--model", "medium"]):
+        lines = dopant(*arguments).stdout.splitlines()
+        assert "lstm.weight_l0" in lines
+        assert max(map(len, lines[1:])) <= 60
 
 
 def test_evaluate_says_under_which_protocol(trained: Path, corpus: Path, dopant: Run) -> None:
@@ -163,6 +172,7 @@ def test_compress_makes_a_trained_model_small(trained: Path, corpus: Path, tmp_p
         "--threads", 1, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
+    assert "int8, gaps" in dopant("inspect", tmp_path / "small").stdout
     row = json.loads(result.stdout)["rows"][0]
     assert row["byte_factor"] >= 3
     assert row["loss_percent"] is not None

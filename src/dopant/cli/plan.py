@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ from dopant.cli.options import (
     Values,
     overrides,
 )
-from dopant.cli.output import show, show_json
+from dopant.cli.output import show, show_json, width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def plan(
     if as_json:
         show_json(found.to_dict())
     else:
-        show(plan_table(found))
+        show(plan_table(found, width(sys.stdout)))
 
 
 def _plan(model: str, method: str, changes: Sequence[str | Override], vocabulary: int) -> Plan:

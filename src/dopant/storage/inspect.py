@@ -47,6 +47,11 @@ class StoredWeight:
     stored_bytes: int
     tensors: tuple[StoredTensor, ...]
 
+    @property
+    def positions(self) -> bool:
+        """Whether it keeps positions of non-zeros: the code of indices means nothing for any other."""
+        return any(tensor.name.endswith(".positions") for tensor in self.tensors)
+
 
 @dataclass(frozen=True)
 class Inspection:
