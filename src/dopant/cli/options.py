@@ -30,29 +30,28 @@ TargetOrRecipes = Annotated[
 TargetBytes = Annotated[
     str | None, typer.Option("--target-bytes", metavar="1.2MB", help="How small, in bytes; instead of --target.")
 ]
-_COUNT = typer.Option("--count", metavar="parameters|bytes", help="What the factor counts.")
-_SCOPE = typer.Option("--scope", metavar="lstm|model|re:PATTERN", help="Of which weights.")
-Count = Annotated[str, _COUNT]
-Scope = Annotated[str, _SCOPE]
-CountOrRecipes = Annotated[str | None, _COUNT]
-ScopeOrRecipes = Annotated[str | None, _SCOPE]
+_COUNTED, _COUNTS = "What the factor counts.", "parameters|bytes"
+_SCOPED, _SCOPES = "Of which weights.", "lstm|model|re:PATTERN"
+_RECIPES = "[default: the recipe's]"
+Count = Annotated[str, typer.Option("--count", metavar=_COUNTS, help=_COUNTED)]
+Scope = Annotated[str, typer.Option("--scope", metavar=_SCOPES, help=_SCOPED)]
+CountOrRecipes = Annotated[str | None, typer.Option("--count", metavar=_COUNTS, help=f"{_COUNTED} {_RECIPES}")]
+ScopeOrRecipes = Annotated[str | None, typer.Option("--scope", metavar=_SCOPES, help=f"{_SCOPED} {_RECIPES}")]
 Values = Annotated[
     str | None,
-    typer.Option(
-        "--values", metavar="float32|float16|int8", help="How the file keeps numbers. [default: the recipe's]"
-    ),
+    typer.Option("--values", metavar="float32|float16|int8", help=f"How the file keeps numbers. {_RECIPES}"),
 ]
 Indices = Annotated[
     str | None,
-    typer.Option("--indices", metavar="gaps|rice", help="How the file keeps positions. [default: the recipe's]"),
+    typer.Option("--indices", metavar="gaps|rice", help=f"How the file keeps positions. {_RECIPES}"),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe: training.epochs=3. May be repeated."),
 ]
-_SEED = typer.Option("--seed", metavar="N", min=0, help="Seed of every random number.")
-Seed = Annotated[int, _SEED]
-SeedOrRecipes = Annotated[int | None, _SEED]
+_SEEDED = "Seed of every random number."
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help=_SEEDED)]
+SeedOrRecipes = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help=f"{_SEEDED} {_RECIPES}")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Threads of torch; equal bits need equal threads."),
