@@ -15,41 +15,51 @@ from dopant.version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from dopant.cost import Cost, Storage
-    from dopant.data.corpus import Corpus, read_corpus
-    from dopant.errors import (
-        ChecksumError,
-        DivergenceError,
-        DopantError,
-        FileError,
-        InputError,
-        KindError,
-        PlanError,
-        RecipeError,
-        ResumeError,
-        TensorError,
-        TrainingError,
-        VersionError,
-    )
-    from dopant.layers.convert import convert, revert
-    from dopant.layers.embedding import Embedding
-    from dopant.layers.linear import Linear
-    from dopant.layers.lstm import LSTM
-    from dopant.models.language_model import LanguageModel, LanguageModelConfig
-    from dopant.plan.apply import apply_plan
-    from dopant.plan.plan import Plan, make_plan
-    from dopant.plan.table import plan_table
-    from dopant.plan.target import Target
-    from dopant.recipes.pipeline import compare, compress, evaluate, generate, train
-    from dopant.storage.folder import from_pretrained, load, save_pretrained
-    from dopant.storage.inspect import inspect
-    from dopant.structures.base import Structure, StructuredWeight
-    from dopant.structures.dense import Dense
-    from dopant.structures.doped import Doped
-    from dopant.structures.kronecker import Kronecker
-    from dopant.structures.low_rank import LowRank
-    from dopant.structures.sparse import Sparse
-    from dopant.structures.stacked import Stacked
+    from dopant.cost import Cost as Cost
+    from dopant.cost import Storage as Storage
+    from dopant.data.corpus import Corpus as Corpus
+    from dopant.data.corpus import read_corpus as read_corpus
+    from dopant.errors import ChecksumError as ChecksumError
+    from dopant.errors import DivergenceError as DivergenceError
+    from dopant.errors import DopantError as DopantError
+    from dopant.errors import FileError as FileError
+    from dopant.errors import InputError as InputError
+    from dopant.errors import KindError as KindError
+    from dopant.errors import PlanError as PlanError
+    from dopant.errors import RecipeError as RecipeError
+    from dopant.errors import ResumeError as ResumeError
+    from dopant.errors import TensorError as TensorError
+    from dopant.errors import TrainingError as TrainingError
+    from dopant.errors import VersionError as VersionError
+    from dopant.layers.convert import convert as convert
+    from dopant.layers.convert import revert as revert
+    from dopant.layers.embedding import Embedding as Embedding
+    from dopant.layers.linear import Linear as Linear
+    from dopant.layers.lstm import LSTM as LSTM
+    from dopant.models.language_model import LanguageModel as LanguageModel
+    from dopant.models.language_model import LanguageModelConfig as LanguageModelConfig
+    from dopant.plan.apply import apply_plan as apply_plan
+    from dopant.plan.plan import Plan as Plan
+    from dopant.plan.plan import make_plan as make_plan
+    from dopant.plan.table import plan_table as plan_table
+    from dopant.plan.target import Target as Target
+    from dopant.recipes.pipeline import compare as compare
+    from dopant.recipes.pipeline import compress as compress
+    from dopant.recipes.pipeline import evaluate as evaluate
+    from dopant.recipes.pipeline import generate as generate
+    from dopant.recipes.pipeline import train as train
+    from dopant.storage.folder import from_pretrained as from_pretrained
+    from dopant.storage.folder import load as load
+    from dopant.storage.folder import save_pretrained as save_pretrained
+    from dopant.storage.inspect import inspect as inspect
+    from dopant.structures.base import Structure as Structure
+    from dopant.structures.base import StructuredWeight as StructuredWeight
+    from dopant.structures.dense import Dense as Dense
+    from dopant.structures.doped import Doped as Doped
+    from dopant.structures.kronecker import Kronecker as Kronecker
+    from dopant.structures.low_rank import LowRank as LowRank
+    from dopant.structures.sparse import Sparse as Sparse
+    from dopant.structures.stacked import Stacked as Stacked
 
 _HOMES = {
     "Cost": "dopant.cost",
@@ -98,55 +108,9 @@ _HOMES = {
     "Sparse": "dopant.structures.sparse",
     "Stacked": "dopant.structures.stacked",
 }
+"""Each public name and where it is; type checkers, who cannot read it, have the imports above."""
 
-__all__ = [
-    "LSTM",
-    "ChecksumError",
-    "Corpus",
-    "Cost",
-    "Dense",
-    "DivergenceError",
-    "DopantError",
-    "Doped",
-    "Embedding",
-    "FileError",
-    "InputError",
-    "KindError",
-    "Kronecker",
-    "LanguageModel",
-    "LanguageModelConfig",
-    "Linear",
-    "LowRank",
-    "Plan",
-    "PlanError",
-    "RecipeError",
-    "ResumeError",
-    "Sparse",
-    "Stacked",
-    "Storage",
-    "Structure",
-    "StructuredWeight",
-    "Target",
-    "TensorError",
-    "TrainingError",
-    "VersionError",
-    "__version__",
-    "apply_plan",
-    "compare",
-    "compress",
-    "convert",
-    "evaluate",
-    "from_pretrained",
-    "generate",
-    "inspect",
-    "load",
-    "make_plan",
-    "plan_table",
-    "read_corpus",
-    "revert",
-    "save_pretrained",
-    "train",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 class _Callable(ModuleType):

@@ -15,6 +15,12 @@ from dopant.cli import app
 Run = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as they like, whatever the shell says that runs the tests."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def dopant() -> Run:
     """Run a command line in this process."""

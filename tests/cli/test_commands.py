@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dopant.errors import DivergenceError, PlanError
+from dopant.recipes.read import recipe_from
 from dopant.report.report import Report, read_report
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_report_joins_runs_that_were_made_apart(comparison: Path, tmp_path: Path
 def test_report_as_markdown_and_json(comparison: Path, dopant: Run) -> None:
     assert dopant("report", comparison, "--markdown").stdout.startswith("| method ")
     result = dopant("report", comparison / "report.json", "--json", "-q")
-    assert json.loads(result.stdout) == json.loads((comparison / "report.json").read_text())
+    assert Report.model_validate_json(result.stdout) == read_report(comparison / "report.json")
     assert result.stderr == ""
 
 
@@ -59,6 +60,14 @@ def test_report_refuses_what_is_none(tmp_path: Path, dopant: Run) -> None:
     assert result.exit_code == 2
     assert "is not a report" in result.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+def test_report_of_a_model_folder_says_where_it_is(trained: Path, dopant: Run) -> None:
+    result = dopant("report", trained)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: {trained} is a model folder; the report of its run is in {trained}.run, name that\n"
+    )
 
 
 def test_plan_of_a_named_model(dopant: Run) -> None:
@@ -105,8 +114,17 @@ def test_inspect(trained: Path, dopant: Run) -> None:
     assert result.exit_code == 0
     assert "lstm.weight_l0" in result.stdout
     assert "model.safetensors" in result.stdout
+    assert "gaps" not in result.stdout  # it is dense, and has no positions
     data = json.loads(dopant("inspect", trained, "--json").stdout)
     assert data["stored_bytes"] > 0
+
+
+def test_tables_fit_a_narrow_terminal(trained: Path, dopant: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for arguments in (["inspect", trained], ["plan", "--model", "medium"]):
+        lines = dopant(*arguments).stdout.splitlines()
+        assert "lstm.weight_l0" in lines
+        assert max(map(len, lines[1:])) <= 60
 
 
 def test_evaluate_says_under_which_protocol(trained: Path, corpus: Path, dopant: Run) -> None:
@@ -154,6 +172,7 @@ def test_compress_makes_a_trained_model_small(trained: Path, corpus: Path, tmp_p
         "--threads", 1, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
+    assert "int8, gaps" in dopant("inspect", tmp_path / "small").stdout
     row = json.loads(result.stdout)["rows"][0]
     assert row["byte_factor"] >= 3
     assert row["loss_percent"] is not None
@@ -172,12 +191,15 @@ def test_compare_hands_everything_on(report: Report, tmp_path: Path, pipeline: P
     assert result.exit_code == 0, result.stderr
     found = compare.arguments
     expected = {
-        "corpus": "texts", "model": "small", "target": "10x", "count": "parameters", "scope": "model", "seed": 4,
-        "methods": ["lmf", "pruning"], "jobs": 2, "threads": 3, "device": "cuda", "force": True, "resume": False,
-        "out": tmp_path / "out", "overrides": ["storage.values=int8", "training.epochs=2"],
+        "corpus": "texts", "model": "small", "methods": ["lmf", "pruning"], "jobs": 2, "threads": 3,
+        "device": "cuda", "force": True, "resume": False, "out": tmp_path / "out",
         "command": [str(argument) for argument in arguments],
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
+    assert found["overrides"][-1] == "training.epochs=2"
+    recipe = recipe_from({}, found["overrides"])
+    assert (recipe.target, recipe.count, recipe.scope, recipe.seed) == ("10x", "parameters", "model", 4)
+    assert (recipe.storage.values, recipe.training.epochs) == ("int8", 2)
     assert "Doped Kronecker" in result.stdout
     assert f"wrote {tmp_path / 'out' / 'report.html'}" in result.stderr
 
@@ -188,15 +210,36 @@ def test_compare_by_default(report: Report, tmp_path: Path, pipeline: Pipeline, 
     assert json.loads(result.stdout) == report.model_dump(mode="json")
     assert result.stderr == ""
     found = compare.arguments
-    assert (found["corpus"], found["model"], found["target"], found["methods"]) == ("python-docs", "tiny", None, None)
-    assert (found["count"], found["scope"], found["seed"], found["threads"]) == ("bytes", "lstm", 0, 1)
+    assert (found["corpus"], found["model"], found["methods"], found["threads"]) == ("python-docs", "tiny", None, 1)
+    recipe = recipe_from({}, found["overrides"])
+    assert (recipe.target, recipe.count, recipe.scope, recipe.seed) == ("25x", "bytes", "lstm", 0)
     assert found["announce"] is None
 
 
 def test_a_target_in_bytes_is_a_setting(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
     compare = pipeline("compare", report)
     dopant("compare", "--out", tmp_path / "out", "--target-bytes", "1.2MB")
-    assert compare.arguments["overrides"] == ["target_bytes=1.2MB"]
+    assert recipe_from({}, compare.arguments["overrides"]).target_bytes == 1_200_000
+
+
+def test_train_has_the_flags_of_a_target(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
+    train = pipeline("train", report)
+    flags = ["--target", "10x", "--count", "parameters", "--scope", "model", "--values", "float16", "--indices", "rice"]
+    result = dopant("train", "lmf", "--out", tmp_path / "out", *flags)
+    assert result.exit_code == 0, result.stderr
+    recipe = recipe_from({}, train.arguments["overrides"])
+    assert (recipe.target, recipe.count, recipe.scope) == ("10x", "parameters", "model")
+    assert (recipe.storage.values, recipe.storage.indices) == ("float16", "rice")
+    dopant("train", "lmf", "--out", tmp_path / "out")
+    assert train.arguments["overrides"] == []
+
+
+@pytest.mark.parametrize("command", [["train", "lmf"], ["compare", "--methods", "lmf"]])
+def test_a_mistaken_flag_is_named(command: list[str], corpus: Path, tmp_path: Path, dopant: Run) -> None:
+    result = dopant(*command, "--corpus", corpus, "--out", tmp_path / "out", "--target", "0.5x", "--quiet")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --target 0.5x: target 0.5x is below 1x")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("flags", "weight"), [([], 0.0), (["--distill"], 0.5), (["--distill-weight", "0.3"], 0.3)])

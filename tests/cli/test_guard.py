@@ -87,15 +87,26 @@ def test_the_signature_stays_for_typer() -> None:
     assert command.__doc__ == "Help."
 
 
-def test_an_interrupt_tells_of_resume_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"resume": False, "force": False}, "; the same command with --resume goes on"),
+        ({"resume": True, "force": False}, "; the same command with --resume goes on"),
+        ({"resume": False, "force": True}, "; the same command with --resume instead of --force goes on"),
+        ({"force": True}, ""),
+    ],
+)
+def test_an_interrupt_tells_of_resume_where_there_is_one(
+    given: dict[str, bool], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     @guarded
-    def train(resume: bool) -> None:
+    def train(**flags: bool) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(typer.Exit) as ended:
-        train(resume=False)
+        train(**given)
     assert ended.value.exit_code == 130
-    assert capsys.readouterr().err == "error: interrupted; the same command with --resume goes on\n"
+    assert capsys.readouterr().err == f"error: interrupted{told}\n"
 
 
 def test_a_closed_pipe_is_silent(comparison: Path) -> None:

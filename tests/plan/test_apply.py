@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from dopant.cost import FLOAT32, Storage
 from dopant.errors import PlanError
+from dopant.layers import slots
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan import METHODS, apply_plan, make_plan, plan_from_json
+from dopant.plan.apply import planned_storage
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight
 
 
@@ -105,3 +108,15 @@ def test_a_plan_for_another_model_is_refused_and_nothing_changes(other: dict[str
     assert all(weight.structure == Dense() for weight in make_plan(model, method="dense").weights)
     with pytest.raises(PlanError, match="choose new or fit"):
         apply_plan(language_model(), plan, "random")  # type: ignore[arg-type]
+
+
+def test_weights_remember_how_the_last_plan_wants_them_written() -> None:
+    model = language_model()
+    assert planned_storage(model.lstm.weight_l0) is None
+    for values in ("int8", "float16"):
+        plan = make_plan(model, method="lmf", structure={"rank": 2}, storage=Storage(values))
+        apply_plan(model, plan, "fit")
+        for found in (model, copy.deepcopy(model)):
+            assert {slot.name: planned_storage(slot.weight) for slot in slots(found)} == plan.storages()
+    assert planned_storage(model.decoder.weight) == FLOAT32
+    assert planned_storage(model.lstm.weight_l0) == Storage("float16")

@@ -83,6 +83,10 @@ def test_dense_ignores_the_target(model: LanguageModel) -> None:
 def test_a_target_in_bytes_is_for_the_scope_together() -> None:
     plan = make_plan(MEDIUM, method="pruning", target="1MB", storage=Storage("int8", "gaps"))
     assert 995_000 < plan.scope().cost.stored_bytes <= 1_000_000
+    for given in ("1MB", 1_000_000):
+        assert make_plan(MEDIUM, method="pruning", target_bytes=given, storage=Storage("int8", "gaps")) == plan
+    whole = make_plan(MEDIUM, method="pruning", target_bytes="9MB", scope="model")
+    assert whole.target == Target(bytes=9_000_000, scope="model")
 
 
 def test_rules_mix_methods_and_the_total_still_meets_the_target() -> None:
@@ -127,6 +131,8 @@ def test_hmf_needs_the_matrices_apart(model: LanguageModel) -> None:
         ({"method": "lmf"}, "needs a target"),
         ({"method": "lmf", "target": "10000x"}, r"closest possible target is 866.66x"),
         ({"method": "lmf", "target": "100B"}, "closest possible target is 31,200 bytes"),
+        ({"method": "lmf", "target_bytes": 0}, "0 is less than one byte"),
+        ({"method": "lmf", "target": 5, "target_bytes": 9}, "target 5 is given too; give one of target and target_by"),
         ({"method": "lmf", "target": 5, "scope": "re:gru.*"}, "'re:gru.*' matches no weight"),
         ({"method": "lmf", "target": 5, "targets": ["decoder.weight"]}, "outside the scope"),
         ({"method": "lmf", "target": 5, "structure": {"shapes": [[2, 2], [2, 2]]}}, "'lmf' has no use for 'shapes'"),

@@ -27,6 +27,19 @@ def test_the_table_names_every_weight_and_both_readings_of_both_factors() -> Non
     assert lines[-1] == "pattern 're:lstm.*': 2 weights"
 
 
+def test_a_narrow_terminal_gets_the_same_in_shorter_lines() -> None:
+    plan = make_plan(PLACES, target="25x", count="parameters")
+    lines = plan_table(plan, width=60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[3:7] == [
+        "lstm.weight_l0",
+        "  2600×1300; doped-kronecker;",
+        "    52×26 ⊗ 50×50 + 131,348 non-zeros (96.11 % zero);",
+        "    135,200 parameters; 672,153 bytes; 263,948 MACs",
+    ]
+    assert " ".join(" ".join(lines).split()).endswith("target: 25x by parameters (scope: lstm)")
+
+
 def test_structures_in_words() -> None:
     hybrid = Stacked((Dense(), LowRank(1)), (24, 626))
     assert in_words(hybrid, (650, 1300)) == "24 dense rows over rank 1 (626 rows)"

@@ -90,6 +90,7 @@ def test_a_failing_method_leaves_a_note_and_finished_ones_are_not_repeated(
     assert "belongs to another recipe, model or corpus" in lmf.note
     assert (lmf.method, lmf.perplexity_test, lmf.loss_percent, lmf.file_bytes) == ("lmf", None, None, 0)
     assert pruning.loss_percent is not None
+    assert (first[1].protocol.resumed, report.protocol.resumed) == (False, True)
     assert read_report(out / "report.json") == report
     assert "belongs to another recipe" in (out / "report.html").read_text()
 
@@ -140,6 +141,10 @@ def test_all_rows_can_learn_from_the_dense_one(corpus: Corpus, tmp_path: Path) -
         ({"target": "20000x"}, PlanError, "cannot be met"),
         ({"count": "stones"}, RecipeError, "count"),
         ({"more": ("training.epoch=1",)}, RecipeError, "epoch"),
+        ({"more": ("training.batch=500",)}, InputError, "the train split of made-up has 720 tokens"),
+        ({"more": ("training.unroll=300",)}, InputError, "training.batch 4 and training.unroll 300 need 1,204"),
+        ({"more": ("tokenizer.kind=wrod",)}, InputError, "unknown tokenizer 'wrod'"),
+        ({"device": "abacus"}, InputError, "device 'abacus' cannot be used"),
         ({"methods": ["lmf", "/nowhere/lmf.yaml"]}, InputError, "would both be written to a folder lmf"),
     ],
 )

@@ -10,11 +10,11 @@ import torch
 import dopant
 from dopant.data import Corpus
 from dopant.errors import FileError, InputError, RecipeError
-from dopant.recipes.pipeline import compress, evaluate, generate, train
+from dopant.recipes.pipeline import compare, compress, evaluate, generate, train
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.report.report import Report, read_report
+from dopant.report.report import Distillation, Report, read_report
 
 Tiny = Callable[..., Recipe]
 
@@ -24,11 +24,12 @@ def test_a_recipe_a_file_and_a_shipped_name_with_overrides_are_the_same_run(
 ) -> None:
     recipe = tiny("lmf")
     (tmp_path / "mine.yaml").write_text(resolved_yaml(recipe))
-    overrides = ["target=5x", "count=parameters", "model={hidden: 16, layers: 2, init: 0.2}", "storage.values=float32"]
+    overrides = ["model={hidden: 16, layers: 2, init: 0.2}", "storage.values=float32"]
     overrides += [f"training={recipe.training.model_dump_json()}"]
     train(recipe, corpus, out=tmp_path / "a")
     train(tmp_path / "mine.yaml", corpus_folder, out=tmp_path / "b")
-    train("lmf", corpus, out=tmp_path / "c", overrides=[*overrides, f"storage.values={recipe.storage.values}"])
+    overrides += [f"storage.values={recipe.storage.values}"]
+    train("lmf", corpus, out=tmp_path / "c", target="5x", count="parameters", scope="lstm", seed=0, overrides=overrides)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert files[0] == files[1] == files[2]
 
@@ -41,6 +42,12 @@ def test_the_recipe_s_own_corpus_is_read(tiny: Tiny, corpus_folder: Path, tmp_pa
 def test_mistakes_are_told(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="overrides belong to a recipe that is read"):
         train(tiny("lmf"), corpus, out=tmp_path / "m", overrides=["seed=1"])
+    with pytest.raises(InputError, match="overrides belong to a recipe that is read"):
+        train(tiny("lmf"), corpus, out=tmp_path / "m", target="2x")
+    with pytest.raises(RecipeError, match=r"^target=0\.5: target 0\.5x is below 1x"):
+        train("lmf", corpus, out=tmp_path / "m", target=0.5)
+    with pytest.raises(RecipeError, match=r"^target_bytes='few': 'few' is no number of bytes"):
+        compare(corpus, out=tmp_path / "m", target_bytes="few")
     with pytest.raises(RecipeError, match="there is no recipe 'lfm'; did you mean the shipped 'lmf'"):
         train("lfm", corpus, out=tmp_path / "m")
     with pytest.raises(InputError, match="there is no corpus"):
@@ -90,6 +97,8 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
     assert abs(row.loss_percent) < 15
     assert row.label == "Magnitude pruning, distilled"
     assert report.protocol.start == "dense"
+    assert report.protocol.distillation == Distillation(weight=0.5, temperature=1.0)
+    assert dense.protocol.distillation is None
     assert read_report(tmp_path / "m.run" / "report.json") == report
     assert {path.name for path in tmp_path.iterdir()} == {"m", "m.run"}
     assert compress(folder, corpus, out=tmp_path / "m", overrides=rate, resume=True, **how) == report  # type: ignore[arg-type]
@@ -98,7 +107,7 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
 def test_what_cannot_be_compressed_is_refused(corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no model folder at"):
         compress(tmp_path / "nowhere", corpus, out=tmp_path / "m")
-    with pytest.raises(RecipeError, match="weight"):
+    with pytest.raises(RecipeError, match=r"distill=1\.5: input should be less"):
         compress(dense_folder, corpus, out=tmp_path / "m", distill=1.5)
     assert list(tmp_path.iterdir()) == []
 

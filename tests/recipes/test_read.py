@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dopant.errors import RecipeError
+from dopant.recipes.overrides import arguments, flags
 from dopant.recipes.read import read_recipe, recipe_from, recipe_from_text, resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.text import read_yaml, write_yaml
@@ -41,9 +42,9 @@ def test_all_mistakes_at_once_each_with_its_place() -> None:
     found = mistakes(MANY, "training.epochz=3", "model.hidden=x", "nothing")
     expected = [
         "r.yaml has 17 mistakes:",
-        "--set model.hidden=x: model.hidden: input should be a valid integer, got 'x'",
+        "--set model.hidden=x: input should be a valid integer, got 'x'",
         "--set nothing: an override is written as key.of.key=value",
-        "--set training.epochz=3: training.epochz: unknown key; did you mean 'epochs'?",
+        "--set training.epochz=3: unknown key; did you mean 'epochs'?",
         "r.yaml:1: model.size: size 'smal' is not known; choose one of tiny, small, medium, large",
         "r.yaml:2: method: method 'doped-kroneker' is not known; did you mean 'doped-kronecker'?",
         "r.yaml:3: learning_rate: unknown key; did you mean 'training.learning_rate'?",
@@ -201,12 +202,25 @@ def test_overrides() -> None:
         ("seed.x=3", "--set seed.x=3: seed: is 1 and has no keys"),
         ("targets.2=x", "targets: the list has 1 items, numbered from 0; got '2'"),
         ("targets.0.pattern=x", "targets.0: is 're:a' and has no keys"),
-        ("sed=3", "--set sed=3: sed: unknown key; did you mean 'seed'?"),
-        ("storage.values=int4", "--set storage.values=int4: storage.values: input should be"),
+        ("sed=3", "--set sed=3: unknown key; did you mean 'seed'?"),
+        ("storage.values=int4", "--set storage.values=int4: input should be"),
     ],
 )
 def test_wrong_overrides(override: str, message: str) -> None:
     assert message in " ".join(mistakes("seed: 1\ntargets: ['re:a']\n", override))
+
+
+def test_a_mistake_from_outside_is_not_called_the_recipes() -> None:
+    assert mistakes("seed: 1\n", *flags(target="0.5x"))[0].startswith("--target 0.5x: target 0.5x is below 1x, which")
+    assert mistakes("seed: 1\n", *arguments(target=0.5))[0].startswith("target=0.5: target 0.5x is below 1x, which")
+    assert mistakes("seed: 1\n", "training.epochs=x") == [
+        "--set training.epochs=x: input should be a valid integer, got 'x'"
+    ]
+    found = mistakes("seed: 1\n", *flags(values="int4", count="stones"))
+    assert found[0] == "2 settings have mistakes:"
+    assert found[1].startswith("--count stones: input should be 'parameters' or 'bytes', got 'stones'")
+    assert found[2].startswith("--values int4: input should be")
+    assert mistakes("sed: 1\n", *flags(count="stones"))[0] == "r.yaml has 2 mistakes:"
 
 
 def test_overrides_leave_the_callers_mapping_alone() -> None:

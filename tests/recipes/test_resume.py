@@ -320,8 +320,9 @@ def test_another_recipe_corpus_or_model_is_refused_and_nothing_is_lost(
         with pytest.raises(ResumeError, match=r"m\.run belongs to another recipe, model or corpus .*resume with that"):
             run_recipe(changed, read, stopped, dense=dense, resume=True)
         assert snapshot(stopped.parent) == before
-    run_recipe(recipe, corpus, stopped, dense=dense_folder, resume=True)
+    report = run_recipe(recipe, corpus, stopped, dense=dense_folder, resume=True, command=["train", "--resume"])
     assert (stopped / "model.safetensors").read_bytes() == unbroken[0]
+    assert (report.protocol.command, report.protocol.resumed) == ("dopant train", True)
 
 
 @pytest.mark.parametrize("damaged", ["checkpoint.safetensors", "log.jsonl"])

@@ -225,8 +225,8 @@ def test_what_is_there_needs_force(tiny: Tiny, corpus: Corpus, tmp_path: Path, s
     [
         ({"target": "100000x"}, PlanError, "closest|smallest"),
         ({"targets": ["nothing"]}, PlanError, "matches no"),
-        ({"training": {"batch": 500}}, InputError, "too few for batch 500"),
-        ({"training": {"unroll": 500}}, InputError, "use an unroll of at most"),
+        ({"training": {"batch": 500}}, InputError, "training.batch 500 and training.unroll 5 need 3,000"),
+        ({"training": {"unroll": 500}}, InputError, "take training.unroll=179"),
         ({"tokenizer": "nothing.json"}, InputError, "unknown tokenizer"),
     ],
 )

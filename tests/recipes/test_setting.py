@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,31 @@ def test_a_split_of_one_token_is_refused(split: str, corpus: Corpus) -> None:
     short = make_corpus("short", **{**texts, split: "word"})
     with pytest.raises(InputError, match=f"the {split} split of short has 1 token; 2 or more are needed"):
         encode(short, make_tokenizer("word", corpus))
+
+
+@pytest.mark.parametrize(
+    ("batch", "unroll", "ways"),
+    [
+        (4, 180, "take training.unroll=179 or training.batch=3 or more text"),
+        (500, 5, "take training.batch=120 or more text"),
+        (300, 800, "take training.unroll=1 or more text"),
+        (500, 720, "take more text"),
+    ],
+)
+def test_a_text_too_short_to_train_on_is_told_with_what_would_do(
+    batch: int, unroll: int, ways: str, corpus: Corpus
+) -> None:
+    texts = encode(corpus, make_tokenizer("word", corpus))
+    needed = f"need {batch * (unroll + 1):,} or more, {unroll + 1} for each of {batch} streams; {ways}"
+    with pytest.raises(InputError) as error:
+        texts.columns(batch, unroll)
+    start = "the train split of made-up has 720 tokens; "
+    assert str(error.value) == f"{start}training.batch {batch} and training.unroll {unroll} {needed}"
+    for way in re.findall(r"training\.(\w+)=(\d+)", ways):
+        changed = {"batch": batch, "unroll": unroll, way[0]: int(way[1])}
+        assert texts.columns(**changed).shape[0] > changed["unroll"]
+        with pytest.raises(InputError):
+            texts.columns(**{**changed, way[0]: int(way[1]) + 1})
 
 
 def test_short_texts_are_cut_into_fewer_streams() -> None:
@@ -127,5 +153,13 @@ def test_folders_that_cannot_be_started_from(tiny: Tiny, corpus: Corpus, dense_f
     shutil.copytree(dense_folder, tmp_path / "altered")
     config = json.loads((tmp_path / "altered" / "config.json").read_text())
     (tmp_path / "altered" / "config.json").write_text(json.dumps(config)[:-5])
-    with pytest.raises(FileError):
+    with pytest.raises(FileError, match=rf"^{re.escape(str(tmp_path / 'altered'))}: config\.json is not valid JSON"):
         make_setting(tiny("lmf", start="dense"), corpus, tmp_path / "altered")
+
+    class Odd:
+        def to_json(self) -> dict[str, str]:
+            return {"kind": "word"}
+
+    odd = save(tmp_path / "odder", LanguageModel(LanguageModelConfig(22, 16)), tokenizer=Odd())
+    with pytest.raises(FileError, match=rf"^{re.escape(str(odd / 'tokenizer.json'))}: word tokenizer lacks vocabulary"):
+        load_with_tokenizer(odd)

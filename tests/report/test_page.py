@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dopant.report.page import make_page, write_page
-from dopant.report.report import Report
+from dopant.report.report import Distillation, Report
 
 APART = {"p", "h1", "h2", "h3", "dt", "dd", "td", "th", "span", "div"}
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -126,6 +126,15 @@ def test_the_whole_protocol_is_there(read: Reader, report: Report) -> None:
         "2 threads",
     ):  # fmt: skip
         assert part in text
+
+
+def test_what_not_every_run_has_is_there_where_it_was(page: str, report: Report) -> None:
+    assert "Distillation" not in page
+    assert "since it was resumed" not in page
+    changed = {"distillation": Distillation(weight=0.5, temperature=2.0), "resumed": True}
+    other = make_page(report.model_copy(update={"protocol": report.protocol.model_copy(update=changed)}))
+    assert "weight 0.5, temperature 2" in other
+    assert "7 min 12 s since it was resumed" in other
 
 
 def test_the_command_can_be_pasted_into_a_shell(page: str, report: Report) -> None:

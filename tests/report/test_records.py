@@ -48,6 +48,10 @@ def test_a_record_says_what_was_run() -> None:
     assert re.match(r"\d\.\d", record.versions.numpy)
 
 
+def test_the_command_of_a_resumed_run_is_the_one_that_does_it_all() -> None:
+    assert make_record(["train", "lmf", "--resume", "--out", "m"], seed=0).command == "dopant train lmf --out m"
+
+
 def test_time_is_utc_and_the_duration_that_since_the_start() -> None:
     started = datetime.now(UTC) - timedelta(seconds=90)
     record = make_record([], seed=0, threads=1, started=started)

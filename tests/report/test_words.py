@@ -5,7 +5,7 @@ from math import inf, nan
 import pytest
 
 from dopant.report import words
-from dopant.report.report import Report
+from dopant.report.report import Distillation, Report
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,13 @@ def test_one_is_not_plural(report: Report) -> None:
     line = words.protocol_line(report.protocol.model_copy(update={"epochs": 1, "machine": machine}))
     assert "1 epoch," in line
     assert line.endswith("1 thread.")
+
+
+def test_distillation_is_part_of_the_protocol(report: Report) -> None:
+    assert "distill" not in words.protocol_line(report.protocol)
+    distilled = report.protocol.model_copy(update={"distillation": Distillation(weight=0.5, temperature=2.0)})
+    told = "distilled from the dense model's predictions, weight 0.5, temperature 2, seed 1."
+    assert told in words.protocol_line(distilled)
 
 
 def test_the_protocol_names_what_a_perplexity_depends_on(report: Report) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -163,7 +164,13 @@ def test_hostile_configs(tmp_path: Path, language_model: LanguageModel, forge: C
     with pytest.raises(error, match=text) as caught:
         load(folder)
     assert type(caught.value) is error
+    assert str(caught.value).startswith((f"{folder}: ", f"{folder} "))
     assert len(str(caught.value)) < 800
+
+
+def told_of(folder: Path, text: str) -> str:
+    """What a message about a folder looks like: it begins with the folder or with a file of it."""
+    return f"^{re.escape(str(folder))}[ :/].*(?:{text})"
 
 
 def keep(entries: Config) -> Config:
@@ -196,7 +203,7 @@ def test_hostile_headers(tmp_path: Path, language_model: LanguageModel, forge: C
     alter, error, text = HEADERS[name]
     folder = save(tmp_path / "m", language_model)
     forge(folder, header=alter)
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=told_of(folder, text)):
         load(folder)
 
 
@@ -208,7 +215,7 @@ def test_a_surplus_tensor(tmp_path: Path, language_model: LanguageModel, forge: 
         entries["surplus"] = {"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}
 
     forge(folder, header=add, data=lambda body: body + b"evil")
-    with pytest.raises(TensorError, match="'surplus' belongs to nothing"):
+    with pytest.raises(TensorError, match=told_of(folder, "'surplus' belongs to nothing")):
         load(folder)
 
 
@@ -245,7 +252,7 @@ def test_hostile_numbers(
         return whole[:start] + raw + whole[start + len(raw) :]
 
     forge(folder, whole=overwrite)
-    with pytest.raises(TensorError, match=text):
+    with pytest.raises(TensorError, match=told_of(folder, text)):
         load(folder)
 
 
@@ -272,7 +279,7 @@ def test_files_that_are_not_what_they_should_be(
     folder = save(tmp_path / "m", language_model)
     (folder / name).write_bytes(raw)
     for function in (load, inspect):
-        with pytest.raises(FileError, match=text):
+        with pytest.raises(FileError, match=told_of(folder, text)):
             function(folder)
 
 
@@ -287,7 +294,7 @@ def test_altered_files(tmp_path: Path, language_model: LanguageModel, name: str)
     altered = raw.replace(b'"init": 0.1', b'"init": 0.2') if name == "config.json" else raw[:-1] + b"\x01"
     assert altered != raw
     (folder / name).write_bytes(altered)
-    with pytest.raises(ChecksumError, match=f"{name} was altered"):
+    with pytest.raises(ChecksumError, match=told_of(folder, f"{name} was altered")):
         load(folder)
 
 
@@ -308,7 +315,7 @@ def test_texts_of_nonsense_with_a_fitting_checksum(
     load(folder)  # a file that is not listed is not read
 
     forge(folder, config=put(f"files/{name}", hashlib.sha256(raw).hexdigest()))
-    with pytest.raises(FileError, match=text):
+    with pytest.raises(FileError, match=told_of(folder, text)):
         load(folder)
 
 
@@ -350,5 +357,5 @@ def test_inspect_refuses_a_header_that_contradicts_the_config(
     ):
         folder = save(tmp_path / "m", language_model, force=True)
         forge(folder, **alter)
-        with pytest.raises(TensorError, match=r"lstm\.weight_l0|embedding\.weight"):
+        with pytest.raises(TensorError, match=told_of(folder, r"lstm\.weight_l0|embedding\.weight")):
             inspect(folder)

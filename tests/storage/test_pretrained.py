@@ -85,6 +85,17 @@ def test_it_is_what_the_package_offers(tmp_path: Path) -> None:
     assert not torch.equal(loaded(TOKENS), model(TOKENS))
 
 
+def test_a_plan_is_saved_with_its_bytes_unless_told_otherwise(tmp_path: Path) -> None:
+    model = convert(Tagger(hidden=32))
+    plan = dopant.make_plan(model, method="lmf", target="3x", storage=Storage("int8"), ignore=["re:.*_l1.*"])
+    dopant.apply_plan(model, plan, "fit")
+    save_pretrained(model, tmp_path / "as planned")
+    stored = {weight.name: weight.stored_bytes for weight in inspect(tmp_path / "as planned").weights}
+    assert stored == {weight.name: weight.cost.stored_bytes for weight in plan.weights}
+    save_pretrained(model, tmp_path / "otherwise", storage=Storage("float16"))
+    assert {weight.storage for weight in inspect(tmp_path / "otherwise").weights} == {Storage("float16")}
+
+
 def test_two_matrices_a_layer_are_found_again(tmp_path: Path) -> None:
     model = compressed(Tagger(), joint=False)
     save_pretrained(model, tmp_path / "m")
@@ -158,8 +169,9 @@ def test_shared_modules_and_parameters_are_stored_once(tmp_path: Path) -> None:
 )
 def test_another_module_is_refused(tmp_path: Path, other: Callable[[], nn.Module], text: str) -> None:
     save_pretrained(compressed(Tagger()), tmp_path / "m")
-    with pytest.raises(TensorError, match=text):
+    with pytest.raises(TensorError, match=text) as caught:
         from_pretrained(other(), tmp_path / "m")
+    assert str(caught.value).startswith(f"{tmp_path / 'm'}: ")
 
 
 def test_other_plain_tensors_are_refused(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 raise
             message, code = explain(error)
             if code == INTERRUPTED and "resume" in kwargs:
-                message += "; the same command with --resume goes on"
+                changed = "--resume instead of --force" if kwargs.get("force") else "--resume"
+                message += f"; the same command with {changed} goes on"
             if code == BROKEN_PIPE:
                 _close_stdout()
             elif message:

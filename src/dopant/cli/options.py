@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dopant.recipes.overrides import Override, flags
+
 METHODS = "dense, pruning, lmf, hmd, hmf, kronecker, hybrid-kronecker, doped-kronecker, doped-lmf, doped-hmd"
 """For --help, which cannot wait for torch; a test holds it against `dopant.plan.METHODS`."""
 
@@ -20,38 +22,36 @@ Corpus = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        "--target", metavar="25x", help="How small: a factor such as 25x, or bytes such as 1.2MB. [default: 25x]"
-    ),
+_HOW_SMALL = "How small: a factor such as 25x, or bytes such as 1.2MB."
+Target = Annotated[str | None, typer.Option("--target", metavar="25x", help=f"{_HOW_SMALL} [default: 25x]")]
+TargetOrRecipes = Annotated[
+    str | None, typer.Option("--target", metavar="25x", help=f"{_HOW_SMALL} [default: the recipe's, else 25x]")
 ]
 TargetBytes = Annotated[
     str | None, typer.Option("--target-bytes", metavar="1.2MB", help="How small, in bytes; instead of --target.")
 ]
-_COUNT = typer.Option("--count", metavar="parameters|bytes", help="What the factor counts.")
-_SCOPE = typer.Option("--scope", metavar="lstm|model|re:PATTERN", help="Of which weights.")
-Count = Annotated[str, _COUNT]
-Scope = Annotated[str, _SCOPE]
-CountOrRecipes = Annotated[str | None, _COUNT]
-ScopeOrRecipes = Annotated[str | None, _SCOPE]
+_COUNTED, _COUNTS = "What the factor counts.", "parameters|bytes"
+_SCOPED, _SCOPES = "Of which weights.", "lstm|model|re:PATTERN"
+_RECIPES = "[default: the recipe's]"
+Count = Annotated[str, typer.Option("--count", metavar=_COUNTS, help=_COUNTED)]
+Scope = Annotated[str, typer.Option("--scope", metavar=_SCOPES, help=_SCOPED)]
+CountOrRecipes = Annotated[str | None, typer.Option("--count", metavar=_COUNTS, help=f"{_COUNTED} {_RECIPES}")]
+ScopeOrRecipes = Annotated[str | None, typer.Option("--scope", metavar=_SCOPES, help=f"{_SCOPED} {_RECIPES}")]
 Values = Annotated[
     str | None,
-    typer.Option(
-        "--values", metavar="float32|float16|int8", help="How the file keeps numbers. [default: the recipe's]"
-    ),
+    typer.Option("--values", metavar="float32|float16|int8", help=f"How the file keeps numbers. {_RECIPES}"),
 ]
 Indices = Annotated[
     str | None,
-    typer.Option("--indices", metavar="gaps|rice", help="How the file keeps positions. [default: the recipe's]"),
+    typer.Option("--indices", metavar="gaps|rice", help=f"How the file keeps positions. {_RECIPES}"),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe: training.epochs=3. May be repeated."),
 ]
-_SEED = typer.Option("--seed", metavar="N", min=0, help="Seed of every random number.")
-Seed = Annotated[int, _SEED]
-SeedOrRecipes = Annotated[int | None, _SEED]
+_SEEDED = "Seed of every random number."
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help=_SEEDED)]
+SeedOrRecipes = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help=f"{_SEEDED} {_RECIPES}")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Threads of torch; equal bits need equal threads."),
@@ -63,25 +63,6 @@ Json = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout; mess
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages but errors.")]
 
 
-def overrides(
-    settings: list[str] | None,
-    *,
-    target: str | None = None,
-    target_bytes: str | None = None,
-    count: str | None = None,
-    scope: str | None = None,
-    values: str | None = None,
-    indices: str | None = None,
-    seed: int | None = None,
-) -> list[str]:
+def overrides(settings: list[str] | None, **given: str | int | None) -> list[str | Override]:
     """The flags as settings of a recipe, where given; `--set` comes last and wins."""
-    flags = {
-        "target": target,
-        "target_bytes": target_bytes,
-        "count": count,
-        "scope": scope,
-        "storage.values": values,
-        "storage.indices": indices,
-        "seed": seed,
-    }
-    return [f"{key}={value}" for key, value in flags.items() if value is not None] + list(settings or [])
+    return [*flags(**given), *(settings or [])]

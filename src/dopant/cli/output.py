@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 _PIPED = 120  # columns where no terminal says how many there are
 
@@ -31,19 +32,20 @@ def show_json(data: Any) -> None:
     typer.echo(json.dumps(_finite(data), ensure_ascii=False, indent=1, allow_nan=False))
 
 
-def show_rich(thing: RenderableType) -> None:
-    """A table that was asked for."""
-    stdout().print(thing)
+def width(stream: TextIO) -> int | None:
+    """Characters a line may have, by COLUMNS or the terminal; None where neither says so."""
+    stated = os.environ.get("COLUMNS", "")
+    try:
+        return int(stated) if stated.isdecimal() else os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # no terminal, no file
+        return None
 
 
 def stdout() -> Console:
-    """The console for what was asked for; wide enough for tables where it is no terminal."""
+    """The console for what was asked for; wide enough for tables where nothing says how wide it is."""
     from rich.console import Console
 
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=_PIPED)
-    return console
+    return Console(file=sys.stdout, highlight=False, width=width(sys.stdout) or _PIPED)
 
 
 def _finite(data: Any) -> Any:

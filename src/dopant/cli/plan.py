@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,15 +15,18 @@ from dopant.cli.options import (
     Json,
     ScopeOrRecipes,
     Settings,
-    Target,
     TargetBytes,
+    TargetOrRecipes,
     Values,
     overrides,
 )
-from dopant.cli.output import show, show_json
+from dopant.cli.output import show, show_json, width
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dopant.plan import Plan
+    from dopant.recipes.overrides import Override
 
 EXAMPLE = "dopant plan --model medium --target 25x --count parameters --method doped-kronecker"
 
@@ -35,7 +39,7 @@ def plan(
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help=f"One of: {METHODS}; or a recipe, shipped or a YAML file.")
     ] = "doped-kronecker",
-    target: Target = None,
+    target: TargetOrRecipes = None,
     target_bytes: TargetBytes = None,
     count: CountOrRecipes = None,
     scope: ScopeOrRecipes = None,
@@ -68,10 +72,10 @@ def plan(
     if as_json:
         show_json(found.to_dict())
     else:
-        show(plan_table(found))
+        show(plan_table(found, width(sys.stdout)))
 
 
-def _plan(model: str, method: str, changes: list[str], vocabulary: int) -> Plan:
+def _plan(model: str, method: str, changes: Sequence[str | Override], vocabulary: int) -> Plan:
     from pathlib import Path
 
     from dopant.errors import InputError

@@ -40,7 +40,7 @@ def report(
     from dopant.report.report import read_report, write_report
     from dopant.report.table import markdown_table
 
-    files = [source / "report.json" if source.is_dir() else source for source in sources]
+    files = [_file(source) for source in sources]
     if len(files) > 1 and out is None:
         raise InputError(f"{len(files)} reports are joined into a new one; say where with --out")
     found = join([read_report(file) for file in files]) if out is not None else read_report(files[0])
@@ -55,3 +55,14 @@ def report(
     else:
         show_report(found, as_json=as_json)
     say(f"wrote {page}", quiet=quiet)
+
+
+def _file(source: Path) -> Path:
+    """The report in a folder, or the file itself."""
+    from dopant.errors import InputError
+
+    file = source / "report.json" if source.is_dir() else source
+    run = Path(f"{source}.run")
+    if not file.exists() and (run / "report.json").exists():
+        raise InputError(f"{source} is a model folder; the report of its run is in {run}, name that")
+    return file

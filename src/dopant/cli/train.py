@@ -9,7 +9,24 @@ from typing import Annotated
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Device, Force, Json, Out, Quiet, Resume, SeedOrRecipes, Settings, Threads, overrides
+from dopant.cli.options import (
+    CountOrRecipes,
+    Device,
+    Force,
+    Indices,
+    Json,
+    Out,
+    Quiet,
+    Resume,
+    ScopeOrRecipes,
+    SeedOrRecipes,
+    Settings,
+    TargetBytes,
+    TargetOrRecipes,
+    Threads,
+    Values,
+    overrides,
+)
 from dopant.cli.output import say
 from dopant.cli.plans import say_plan
 from dopant.cli.progress import watching
@@ -39,6 +56,12 @@ def train(
         Path | None,
         typer.Option("--dense", metavar="MODEL", help="A trained dense model, for recipes that start from one."),
     ] = None,
+    target: TargetOrRecipes = None,
+    target_bytes: TargetBytes = None,
+    count: CountOrRecipes = None,
+    scope: ScopeOrRecipes = None,
+    values: Values = None,
+    indices: Indices = None,
     settings: Settings = None,
     seed: SeedOrRecipes = None,
     threads: Threads = None,
@@ -70,7 +93,16 @@ def train(
             corpus,
             out=out,
             dense=dense,
-            overrides=overrides(settings, seed=seed),
+            overrides=overrides(
+                settings,
+                target=target,
+                target_bytes=target_bytes,
+                count=count,
+                scope=scope,
+                seed=seed,
+                values=values,
+                indices=indices,
+            ),
             threads=threads,
             device=device,
             accelerate=accelerate,

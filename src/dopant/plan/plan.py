@@ -18,7 +18,7 @@ from dopant.plan.budget import Claim, ImpossibleError, share
 from dopant.plan.families import Fixed
 from dopant.plan.methods import Method, Options, method_named, read_structure
 from dopant.plan.rules import PREFIX, Matches, match
-from dopant.plan.target import Count, Target, parse_target
+from dopant.plan.target import Count, Target, parse_bytes, parse_target
 from dopant.plan.words import in_words
 from dopant.structures.base import Shape, Structure
 from dopant.structures.dense import Dense
@@ -196,6 +196,7 @@ def make_plan(
     *,
     method: str = "doped-kronecker",
     target: Target | str | float | None = None,
+    target_bytes: int | str | None = None,
     count: Count = "bytes",
     scope: str = "lstm",
     storage: Storage = FLOAT32,
@@ -212,8 +213,9 @@ def make_plan(
         model: a module with structured weights, or its weights' places.
         method: one of `METHODS`; `dense` leaves every weight dense and ignores the target and the storage.
         target: a `Target`, or what `parse_target` reads, then with `count` and `scope`.
-        storage: how the numbers of the weights decided about are written; all others stay float32. A plan does not
-            write: hand `plan.storages()` on to what saves the model, or the file will not have the planned bytes.
+        target_bytes: bytes, also as 1.2MB; instead of `target`.
+        storage: how the numbers of the weights decided about are written; all others stay float32. A model that the
+            plan is applied to is saved so.
         targets: patterns, or rules with a method or structure of their own; the first that matches wins.
         ignore: patterns of weights to leave alone.
         structure: all of a structure, or some of the method's options, for every weight without its own.
@@ -224,6 +226,10 @@ def make_plan(
     """
     found = places(model) if isinstance(model, nn.Module) else list(model)
     method_named(method)
+    if target_bytes is not None:
+        if target is not None:
+            raise PlanError(f"target {target} is given too; give one of target and target_bytes")
+        target = Target(bytes=parse_bytes(target_bytes), scope=scope)
     if target is not None and not isinstance(target, Target):
         target = parse_target(target, count, scope)
     scope = target.scope if target is not None else scope

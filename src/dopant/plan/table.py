@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from dopant.plan.columns import text_table, wrapped
 from dopant.plan.plan import Plan, Total
 from dopant.plan.words import reading
 
@@ -18,6 +18,8 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("MACs", "macs"),
 )
 """(heading, key of the record) of each column."""
+NUMBERS = 3
+"""So many of the last columns are numbers."""
 
 
 def totals(plan: Plan) -> list[str]:
@@ -30,16 +32,17 @@ def totals(plan: Plan) -> list[str]:
     return lines
 
 
-def plan_table(plan: Plan) -> str:
-    """The plan as a table in plain text, with its totals under it; the last line has no newline."""
-    records = plan.rows()
-    cells = [[heading for heading, _ in COLUMNS]]
-    cells += [[_cell(row[key]) for _, key in COLUMNS] for row in records]
-    numeric = [bool(records) and isinstance(records[0][key], int) for _, key in COLUMNS]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-    lines = ["  ".join(_aligned(numeric[i])(cell, widths[i]) for i, cell in enumerate(row)).rstrip() for row in cells]
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join([*lines, "", *totals(plan)])
+def plan_table(plan: Plan, width: int | None = None) -> str:
+    """The plan as a table in plain text, with its totals under it; the last line has no newline.
+
+    Args:
+        plan: what `make_plan` made.
+        width: characters a line may have, such as a terminal's; None for as many as it takes.
+    """
+    headings = [heading for heading, _ in COLUMNS]
+    rows = [[_cell(row[key]) for _, key in COLUMNS] for row in plan.rows()]
+    lines = text_table(headings, rows, numbers=NUMBERS, width=width)
+    return "\n".join([*lines, "", *(piece for line in totals(plan) for piece in wrapped(line, width))])
 
 
 def _sums(what: str, total: Total) -> list[str]:
@@ -54,7 +57,3 @@ def _sums(what: str, total: Total) -> list[str]:
 
 def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _aligned(numeric: bool) -> Callable[[str, int], str]:
-    return str.rjust if numeric else str.ljust

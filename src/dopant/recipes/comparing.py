@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dopant.cost import Cost
-from dopant.data import Corpus, read_corpus
+from dopant.data import Corpus, Tokenizer, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
 from dopant.plan.plan import Plan
+from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
-from dopant.recipes.planning import plan_recipes
+from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.read import read_recipe, shipped_recipes
-from dopant.recipes.run import label
+from dopant.recipes.run import check_device, label
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
@@ -29,6 +30,9 @@ from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
 from dopant.storage.replace import written_beside
 
+_RECOVERY = ("batch", "unroll", "clip", "epochs", "learning_rate", "constant_epochs", "decay")
+"""What the training of a recovery has from that of the dense model."""
+
 
 def compare(
     corpus: str | Path | Corpus = "python-docs",
@@ -37,10 +41,11 @@ def compare(
     methods: Sequence[str] | None = None,
     *,
     out: str | Path,
+    target_bytes: int | str | None = None,
     count: str = "bytes",
     scope: str = "lstm",
     seed: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Override] = (),
     jobs: int | None = None,
     threads: int = 1,
     device: str = "cpu",
@@ -58,6 +63,7 @@ def compare(
         target: a factor such as 25x or bytes such as 1.2MB; None for 25x.
         methods: names of methods or of shipped recipes, or recipe files; None for every method. Dense is always there.
         out: a folder for the report and one model folder a method.
+        target_bytes: bytes, also as 1.2MB; instead of `target`.
         count, scope: what the factor counts, and of which weights.
         overrides: `training.epochs=3` and the like, for all rows alike.
         jobs: runs at a time; None for one a core.
@@ -72,21 +78,22 @@ def compare(
         DopantError: anything else wrong with the arguments, before any work is done; or every method failed.
     """
     started = datetime.now(UTC)
+    check_device(device)
     out = Path(out)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    start_folder = None if str(model) in SIZES else _dense_folder(model)
-    common = [f"count={count}", f"scope={scope}", f"seed={seed}"]
-    common += [] if target is None else [f"target={target}"]
+    start_folder, tokenizer = (None, None) if str(model) in SIZES else _dense_folder(model)
+    common = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed)
     recipes = {
         name: _recipe(source, str(model), start_folder, [*common, *overrides])
         for name, source in _sources(methods).items()
     }
     own = [name for name in recipes if start_folder is None or name != "dense"]
     _claim(out, own, force=force, resume=resume)
-    plans = plan_recipes(recipes, text, start_folder)
+    plans = plan_recipes(recipes, read_vocabularies(recipes, text, tokenizer))
     _check_plans(plans, all_must_do=methods is not None)
     if announce is not None:
         announce(plans)
+    resumed = resume and out.exists() and any(out.iterdir())
     out.mkdir(parents=True, exist_ok=True)
     if start_folder is not None:
         _bring(start_folder, out / "dense", force=force, resume=resume)
@@ -101,6 +108,7 @@ def compare(
     )
     report = join_reports({name: ended[name] for name in recipes}, {name: recipes[name] for name in recipes})
     took = {
+        "resumed": resumed,
         "time": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
     }
@@ -170,7 +178,7 @@ def _sources(methods: Sequence[str] | None) -> dict[str, str]:
     return found if "dense" in found else {"dense": "dense", **found}
 
 
-def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str]) -> Recipe:
+def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str | Override]) -> Recipe:
     if start_folder is not None:
         return recovery_recipe(source, start_folder, overrides)
     # the dense row is what the others start or learn from, where the settings of all rows say that they do
@@ -178,7 +186,7 @@ def _recipe(source: str, model: str, start_folder: Path | None, overrides: Seque
     return read_recipe(source, [f"model={model}", *overrides, *itself])
 
 
-def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
+def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:
     """A shipped recipe made to start from a trained dense model: its sizes and training, fit and then recover."""
     if not dense.is_dir():
         raise InputError(f"there is no model folder at {dense}; name the folder of a trained dense model")
@@ -186,26 +194,18 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str]) -> Recipe:
     if not trained.exists():
         raise InputError(f"{dense} has no recipe.yaml, so nothing says how it was trained; compress a model of `train`")
     before = read_recipe(trained)
-    settings = before.training
-    kept = [
-        f"model.{name}={_plain(value)}" for name, value in before.model.model_dump(exclude={"joint", "size"}).items()
-    ]
-    kept += [] if before.model.size is None else [f"model.size={before.model.size}"]
-    kept += [f"training.{name}={getattr(settings, name)}" for name in ("batch", "unroll", "clip", "epochs")]
-    kept += [f"training.{name}={getattr(settings, name)}" for name in ("learning_rate", "constant_epochs", "decay")]
+    model = before.model.model_dump(exclude={"joint"}, exclude_none=True)
+    training = before.training.model_dump(include=set(_RECOVERY))
+    kept = [Override(f"model.{key}", value, str(trained)) for key, value in model.items()]
+    kept += [Override(f"training.{key}", value, str(trained)) for key, value in training.items()]
     return read_recipe(name, [*kept, "start=dense", *overrides])
 
 
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _dense_folder(model: str | Path) -> Path:
+def _dense_folder(model: str | Path) -> tuple[Path, Tokenizer]:
     folder = Path(model)
     if not folder.is_dir():
         raise InputError(f"model {str(model)!r} is neither {', '.join(SIZES)} nor a model folder")
-    load_dense(folder)  # refuses what cannot be started from, before any work is done
-    return folder
+    return folder, load_dense(folder)[1]  # refuses what cannot be started from, before any work is done
 
 
 def _claim(out: Path, names: Sequence[str], *, force: bool, resume: bool) -> None:

@@ -14,6 +14,7 @@ from dopant.errors import InputError
 from dopant.evaluate import generate as continue_text
 from dopant.plan.plan import Plan
 from dopant.recipes.comparing import compare, recovery_recipe
+from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places
 from dopant.recipes.read import read_recipe
 from dopant.recipes.run import run_recipe
@@ -32,7 +33,12 @@ def train(
     *,
     out: str | Path,
     dense: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    target: str | float | None = None,
+    target_bytes: int | str | None = None,
+    count: str | None = None,
+    scope: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str | Override] = (),
     threads: int | None = 1,
     device: str = "cpu",
     accelerate: bool = False,
@@ -48,15 +54,21 @@ def train(
         corpus: what to read; None for the recipe's own.
         out: the model folder.
         dense: a trained dense model, for recipes that start from one or distil.
+        target, target_bytes, count, scope: as for `compare`; None for the recipe's own.
+        seed: of every random number; None for the recipe's own.
         overrides: `training.epochs=3` and the like.
         threads: threads that torch uses; None leaves them as they are.
         device: cpu or cuda.
         accelerate: share the batch with the other processes that `torchrun` or `accelerate launch` has started.
         announce: told the plan before anything is done.
     """
+    changes = [
+        *arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed),
+        *overrides,
+    ]
     if not isinstance(recipe, Recipe):
-        recipe = read_recipe(recipe, overrides)
-    elif overrides:
+        recipe = read_recipe(recipe, changes)
+    elif changes:
         raise InputError("overrides belong to a recipe that is read; change the recipe object itself")
     text = corpus if isinstance(corpus, Corpus) else read_corpus(recipe.corpus if corpus is None else corpus)
     if threads is not None:
@@ -87,11 +99,12 @@ def compress(
     out: str | Path,
     method: str = "doped-kronecker",
     target: str | float | None = None,
+    target_bytes: int | str | None = None,
     count: str = "bytes",
     scope: str = "lstm",
     seed: int = 0,
     distill: float = 0.0,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Override] = (),
     threads: int | None = 1,
     device: str = "cpu",
     force: bool = False,
@@ -104,7 +117,7 @@ def compress(
     Args:
         model: folder of a trained dense model.
         distill: weight of the dense model's own distribution in the loss, 0 to 1.
-        method, target, count, scope, overrides: as for `compare`.
+        method, target, target_bytes, count, scope, overrides: as for `compare`.
 
     Returns:
         a report of one row, with its loss against the dense model.
@@ -114,8 +127,7 @@ def compress(
     """
     if Path(out).resolve() == Path(model).resolve():
         raise InputError(f"{out} is the model to be compressed; write the result to another folder")
-    wanted = [f"count={count}", f"scope={scope}", f"seed={seed}", f"training.distillation.weight={distill}"]
-    wanted += [] if target is None else [f"target={target}"]
+    wanted = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed, distill=distill)
     recipe = recovery_recipe(method, Path(model), [*wanted, *overrides])
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     report = train(

@@ -1,18 +1,17 @@
-"""Plans of recipes ahead of any training: no tensor is made."""
+"""What can be known of recipes ahead of any training: vocabularies and plans. No tensor of a model is made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
-from dopant.data import Corpus, make_tokenizer
+from dopant.data import Corpus, Tokenizer
 from dopant.errors import PlanError
 from dopant.models import LanguageModel
 from dopant.plan.plan import Plan, make_plan
 from dopant.recipes.schema import Recipe, TokenizerSettings
-from dopant.storage.inspect import inspect
+from dopant.recipes.setting import Texts, encode, new_tokenizer
 
 
 def plan_recipe(recipe: Recipe, vocabulary: int) -> Plan:
@@ -26,28 +25,33 @@ def plan_recipe(recipe: Recipe, vocabulary: int) -> Plan:
     return make_plan(model, **recipe.plan_arguments())
 
 
-def plan_recipes(
-    recipes: Mapping[str, Recipe], corpus: Corpus, dense: str | Path | None = None
-) -> dict[str, Plan | PlanError]:
-    """The plan of each recipe on a text, or why there is none.
-
-    Args:
-        recipes: by name.
-        corpus: brings the vocabulary,
-        dense: unless this folder of a trained model does.
-
-    Raises:
-        FileError: the folder cannot be read.
-    """
-    known = None if dense is None else inspect(dense).model.get("vocabulary")
-    sizes: dict[TokenizerSettings, int] = {}
+def plan_recipes(recipes: Mapping[str, Recipe], vocabularies: Mapping[str, int]) -> dict[str, Plan | PlanError]:
+    """The plan of each recipe with so many tokens in its vocabulary, or why there is none."""
     plans: dict[str, Plan | PlanError] = {}
     for name, recipe in recipes.items():
-        wanted = recipe.tokenizer
-        if known is None and wanted not in sizes:
-            sizes[wanted] = make_tokenizer(wanted.kind, corpus, size=wanted.size, minimum=wanted.minimum).size
         try:
-            plans[name] = plan_recipe(recipe, sizes[wanted] if known is None else known)
+            plans[name] = plan_recipe(recipe, vocabularies[name])
         except PlanError as error:
             plans[name] = error
     return plans
+
+
+def read_vocabularies(
+    recipes: Mapping[str, Recipe], corpus: Corpus, tokenizer: Tokenizer | None = None
+) -> dict[str, int]:
+    """How many tokens the vocabulary of each recipe has, once the text is known to be long enough for its training.
+
+    Args:
+        recipes: by name.
+        corpus: the text.
+        tokenizer: that of the trained model all of them start from; None for the recipes' own.
+
+    Raises:
+        InputError: there is no such tokenizer, or the text is too short.
+    """
+    texts: dict[TokenizerSettings, Texts] = {}
+    for recipe in recipes.values():
+        if recipe.tokenizer not in texts:
+            texts[recipe.tokenizer] = encode(corpus, tokenizer or new_tokenizer(recipe, corpus))
+        texts[recipe.tokenizer].columns(recipe.training.batch, recipe.training.unroll)
+    return {name: texts[recipe.tokenizer].tokenizer.size for name, recipe in recipes.items()}

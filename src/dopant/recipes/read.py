@@ -12,18 +12,19 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from dopant.errors import RecipeError
+from dopant.recipes.overrides import Override
 from dopant.recipes.schema import SHORTHANDS, Recipe
 from dopant.recipes.text import Document, KeyPath, Mistake, dotted, read_yaml, write_yaml
 
 _MAX_BYTES = 4_000_000
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | Path, overrides: Sequence[str | Override] = ()) -> Recipe:
     """The recipe in a file, or the shipped one of this name (see `shipped_recipes`).
 
     Args:
         path: a YAML file.
-        overrides: "training.epochs=3" and the like, each with a value in YAML.
+        overrides: "training.epochs=3" and the like, each with a value in YAML; or with a value and a name of its own.
 
     Raises:
         RecipeError: the file cannot be read, or the recipe has mistakes; all of them are listed with their places.
@@ -32,7 +33,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe_from_text(text, overrides, name)
 
 
-def recipe_from_text(text: str, overrides: Sequence[str] = (), name: str = "recipe") -> Recipe:
+def recipe_from_text(text: str, overrides: Sequence[str | Override] = (), name: str = "recipe") -> Recipe:
     """The recipe in a text, called `name` in messages.
 
     Raises:
@@ -44,7 +45,7 @@ def recipe_from_text(text: str, overrides: Sequence[str] = (), name: str = "reci
     return _recipe(document, overrides)
 
 
-def recipe_from(data: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "recipe") -> Recipe:
+def recipe_from(data: Mapping[str, Any], overrides: Sequence[str | Override] = (), name: str = "recipe") -> Recipe:
     """The recipe of a mapping such as command-line flags make.
 
     Raises:
@@ -93,7 +94,7 @@ def _text(path: str | Path) -> tuple[str, str]:
         ) from None
 
 
-def _recipe(document: Document, overrides: Sequence[str]) -> Recipe:
+def _recipe(document: Document, overrides: Sequence[str | Override]) -> Recipe:
     places: dict[KeyPath, str] = {}
     if document.data is not None and not isinstance(document.data, dict):
         document.mistake(document.lines.get((), 0), (), "a recipe is a mapping of keys to values")
@@ -108,28 +109,43 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe:
             found = error.errors(include_url=False)
             document.mistakes += [_mistake(details, data, places, document) for details in found]
     if document.mistakes:
-        mistakes = sorted(set(document.mistakes))
-        counted = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise RecipeError("\n  ".join([f"{document.name} has {counted}:", *map(str, mistakes)]))
+        raise RecipeError(_listed(sorted(set(document.mistakes)), document, {_place(o) for o in overrides}))
     return recipe
 
 
-def _override(data: dict[str, Any], override: str, places: dict[KeyPath, str], document: Document) -> None:
-    """Put the value of "a.b=c" into `data`, or note what is wrong with it."""
-    place = f"--set {override}"
+def _listed(mistakes: list[Mistake], document: Document, outside: set[str]) -> str:
+    """All mistakes; those from outside of the recipe are not the recipe's."""
+    lines = [str(mistake) for mistake in mistakes]
+    if all(mistake.place in outside for mistake in mistakes):
+        return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} settings have mistakes:", *lines])
+    counted = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    return "\n  ".join([f"{document.name} has {counted}:", *lines])
+
+
+def _place(override: str | Override) -> str:
+    return override.place if isinstance(override, Override) else f"--set {override}"
+
+
+def _override(data: dict[str, Any], override: str | Override, places: dict[KeyPath, str], document: Document) -> None:
+    """Put the value of an override into `data`, or note what is wrong with it."""
+    place = _place(override)
 
     def wrong(text: str, key: KeyPath = ()) -> None:
         document.mistakes.append(Mistake(0, place, dotted(key), text))
 
-    key, equals, value = override.partition("=")
-    path = tuple(part.strip() for part in key.split("."))
-    if not equals or not all(path):
-        wrong("an override is written as key.of.key=value")
-        return
-    read = read_yaml(value, place)
-    if read.mistakes:
-        wrong(f"{read.mistakes[0].text}; put text with special characters in quotes")
-        return
+    if isinstance(override, Override):
+        path, new = tuple(override.key.split(".")), override.value
+    else:
+        key, equals, value = override.partition("=")
+        path = tuple(part.strip() for part in key.split("."))
+        if not equals or not all(path):
+            wrong("an override is written as key.of.key=value")
+            return
+        read = read_yaml(value, place)
+        if read.mistakes:
+            wrong(f"{read.mistakes[0].text}; put text with special characters in quotes")
+            return
+        new = read.data
     holder: Any = data
     walked: KeyPath = ()
     for i, part in enumerate(path):
@@ -143,7 +159,7 @@ def _override(data: dict[str, Any], override: str, places: dict[KeyPath, str], d
             step = part
         walked = (*walked, step)
         if last:
-            holder[step] = read.data
+            holder[step] = new
         elif isinstance(holder, list) or isinstance(holder.get(step), (dict, list)):
             holder = holder[step]
         elif walked[0] in SHORTHANDS and len(walked) == 1 and isinstance(holder.get(step), str):
@@ -174,8 +190,8 @@ def _mistake(details: Any, data: Any, places: dict[KeyPath, str], document: Docu
     key = path if details["type"] in ("extra_forbidden", "missing") else shown or path
     for length in range(len(path), -1, -1):
         part = path[:length]
-        if part in places:
-            return Mistake(0, places[part], dotted(key), text)
+        if part in places:  # which names its own key
+            return Mistake(0, places[part], "" if key == part else dotted(key), text)
         if part in document.lines:
             line = document.lines[part]
             return Mistake(line, f"{document.name}:{line}", dotted(key), text)

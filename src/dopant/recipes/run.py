@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dopant.data import Corpus, batchify, windows
+from dopant.data import Corpus
 from dopant.errors import InputError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
@@ -25,6 +25,7 @@ from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns
 from dopant.report.records import Record, make_record
 from dopant.report.report import (
     CurvePoint,
+    Distillation,
     PathPoint,
     Protocol,
     Report,
@@ -87,11 +88,11 @@ def run_recipe(
     check_device(device)
     setting = make_setting(recipe, corpus, dense)
     settings, texts = recipe.training, setting.texts
-    columns = batchify(texts.train, settings.batch)
-    windows(columns, settings.unroll, drop_last=True)  # refuses a text that is too short for one
+    columns = texts.columns(settings.batch, settings.unroll)
     processes.streams(settings.batch)
     text = resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
+    resumed = resume and places.run.exists()
     finished = resume and is_finished(places, fingerprint)
     processes.wait()  # all have looked before the first changes anything
     if finished:
@@ -139,8 +140,9 @@ def run_recipe(
             force=force or resume,
         )
     processes.wait()
+    record = make_record(command, seed=recipe.seed, device=device, started=started)
     report = Report(
-        protocol=make_protocol(recipe, setting, make_record(command, seed=recipe.seed, device=device, started=started)),
+        protocol=make_protocol(recipe, setting, record, resumed=resumed),
         rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
     )
     if processes.main:
@@ -177,8 +179,9 @@ def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Seq
     )
 
 
-def make_protocol(recipe: Recipe, setting: Setting, record: Record) -> Protocol:
+def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: bool = False) -> Protocol:
     """All that has to be equal for perplexities to be comparable."""
+    distils = recipe.training.distillation.weight > 0.0
     texts, training, plan = setting.texts, recipe.training, setting.plan
     target = plan.target
     wanted = "none" if target is None else f"{target.factor:g}x" if target.bytes is None else f"{target.bytes} bytes"
@@ -202,10 +205,12 @@ def make_protocol(recipe: Recipe, setting: Setting, record: Record) -> Protocol:
             f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
         ),
         start=recipe.start,
+        distillation=Distillation(**recipe.training.distillation.model_dump()) if distils else None,
         target=wanted,
         count=recipe.count if target is None or target.bytes is None else "bytes",
         scope=recipe.scope,
         storage=str(plan.storage),
+        resumed=resumed,
     )
 
 

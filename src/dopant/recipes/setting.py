@@ -17,7 +17,9 @@ from dopant.layers import convert, revert, slots
 from dopant.models import LanguageModel
 from dopant.plan.plan import Plan, make_plan
 from dopant.recipes.schema import Recipe
+from dopant.storage.config import TOKENIZER
 from dopant.storage.folder import load
+from dopant.storage.read import naming
 from dopant.structures import DenseWeight
 
 VALID_BATCH = 20  # Zaremba et al.: the validation set in as many streams as the training set
@@ -37,6 +39,23 @@ class Texts:
     def perplexity(self, model: nn.Module, split: str) -> float:
         """The model's perplexity on a split: validation in 20 streams, test in one, the state carried."""
         return perplexity(model, evaluation_columns(getattr(self, split), evaluation_batch(split)))
+
+    def columns(self, batch: int, unroll: int) -> Tensor:
+        """The training split as columns (steps, batch), long enough for one window of `unroll` steps or more.
+
+        Raises:
+            InputError: it is too short for that.
+        """
+        tokens, needed = len(self.train), batch * (unroll + 1)
+        if tokens < needed:
+            ways = [f"training.unroll={tokens // batch - 1}"] * (tokens >= 2 * batch)
+            ways += [f"training.batch={tokens // (unroll + 1)}"] * (tokens > unroll)
+            raise InputError(
+                f"the train split of {self.corpus.name} has {tokens:,} tokens; training.batch {batch} and "
+                f"training.unroll {unroll} need {needed:,} or more, {unroll + 1} for each of {batch} streams; "
+                f"take {' or '.join([*ways, 'more text'])}"
+            )
+        return batchify(self.train, batch)
 
 
 def evaluation_batch(split: str) -> int:
@@ -115,7 +134,7 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
             "or set start to scratch and training.distillation.weight to 0"
         )
     teacher = load_dense(dense) if dense is not None and (distils or from_dense) else None
-    tokenizer = _made(recipe, corpus) if teacher is None else teacher[1]
+    tokenizer = new_tokenizer(recipe, corpus) if teacher is None else teacher[1]
     texts = encode(corpus, tokenizer)
     torch.manual_seed(recipe.seed)
     if teacher is not None and from_dense:
@@ -131,7 +150,12 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
     )
 
 
-def _made(recipe: Recipe, corpus: Corpus) -> Tokenizer:
+def new_tokenizer(recipe: Recipe, corpus: Corpus) -> Tokenizer:
+    """The tokenizer that a recipe asks for, with the vocabulary of the text where it has none of its own.
+
+    Raises:
+        InputError: there is no such tokenizer.
+    """
     wanted = recipe.tokenizer
     return make_tokenizer(wanted.kind, corpus, size=wanted.size, minimum=wanted.minimum)
 
@@ -161,7 +185,8 @@ def load_with_tokenizer(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     loaded = load(folder)
     if loaded.tokenizer is None:
         raise FileError(f"{folder} has no tokenizer.json, so no text can be read with it")
-    tokenizer = tokenizer_from(loaded.tokenizer)
+    with naming(Path(folder) / TOKENIZER):
+        tokenizer = tokenizer_from(loaded.tokenizer)
     if tokenizer.size != loaded.model.config.vocabulary:
         raise FileError(
             f"{folder}: the tokenizer has {tokenizer.size} ids, the model {loaded.model.config.vocabulary}; "

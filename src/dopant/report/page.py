@@ -102,7 +102,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
     protocol, machine, versions = report.protocol, report.protocol.machine, report.protocol.versions
     tokens = protocol.tokens
     source = "; ".join(f"{key} {value}" for key, value in protocol.source.items())
-    return [
+    told = [
         ("Corpus", protocol.corpus + (f" ({source})" if source else "")),
         ("Checksum of the text", f"sha256 {protocol.checksum}"),
         ("Tokens", f"{tokens.train:,} training, {tokens.valid:,} validation, {tokens.test:,} test"),
@@ -110,6 +110,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         ("Model", protocol.model),
         ("Start", _STARTS.get(protocol.start, protocol.start)),
         ("Target", f"{words.target(protocol)} by {protocol.count}, of the {words.scope(protocol)}"),
+        ("Distillation", words.distillation(protocol)),
         ("Stored as", protocol.storage),
         ("Optimiser", protocol.optimiser),
         ("Epochs", str(protocol.epochs)),
@@ -131,8 +132,9 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
             f"computed on {machine.device}, {words.counted(machine.threads, 'thread')}",
         ),
         ("Begun", protocol.time),
-        ("Took", words.duration(protocol.seconds)),
+        ("Took", words.duration(protocol.seconds) + (" since it was resumed" if protocol.resumed else "")),
     ]  # fmt: skip
+    return [(name, value) for name, value in told if value]
 
 
 def _in_lines(command: str) -> str:

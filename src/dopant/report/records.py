@@ -78,7 +78,7 @@ class Record(Kept):
     """What was run.
 
     Args:
-        command: the command line, `dopant ...`, quoted for a shell.
+        command: the command line, `dopant ...`, quoted for a shell; without --resume, so that it does it all again.
         commit: the git commit of dopant's checkout; "unknown" for an installed package.
         dirty: the checkout had changes that are not in `commit`.
         time: when the run began, UTC, ISO 8601.
@@ -113,7 +113,7 @@ def make_record(
     began = (started or now).astimezone(UTC)
     commit, dirty = find_commit(Path(version.__file__).parent)
     return Record(
-        command=shlex.join(["dopant", *arguments]),
+        command=shlex.join(["dopant", *(argument for argument in arguments if argument != "--resume")]),
         commit=commit,
         dirty=dirty,
         versions=find_versions(),

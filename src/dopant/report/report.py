@@ -18,6 +18,13 @@ class Tokens(Kept):
     test: Count
 
 
+class Distillation(Kept):
+    """How the models learnt from the dense one's predictions: its share of the loss, and the temperature of both."""
+
+    weight: float
+    temperature: float
+
+
 class Protocol(Record):
     """All that has to be equal for two perplexities to be comparable.
 
@@ -31,10 +38,12 @@ class Protocol(Record):
         state_carried: the LSTM's state goes from one mini-batch to the next.
         valid_batch, test_batch: streams that the split is cut into for evaluation.
         start: "scratch", or "dense": from a trained dense model.
+        distillation: None where the text alone was learnt from.
         target: "25x" or "1.2MB".
         count: "parameters" or "bytes"; what the target counts.
         scope: "lstm", "model" or "re:PATTERN"; of which weights.
         storage: how numbers are stored, as `str(Storage)`.
+        resumed: the run was interrupted and gone on with; `time` and `seconds` are then those of its last part.
     """
 
     model: str
@@ -52,10 +61,12 @@ class Protocol(Record):
     epochs: Count
     optimiser: str
     start: str = "scratch"
+    distillation: Distillation | None = None
     target: str
     count: Literal["parameters", "bytes"]
     scope: str
     storage: str
+    resumed: bool = False
 
 
 class CurvePoint(Kept):

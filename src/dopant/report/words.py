@@ -88,6 +88,16 @@ def target(protocol: Protocol) -> str:
     return size(int(in_bytes[1])) if in_bytes else text
 
 
+def distillation(protocol: Protocol) -> str:
+    """``the dense model's predictions, weight 0.5, temperature 1``; nothing where there was none."""
+    used = protocol.distillation
+    return (
+        ""
+        if used is None
+        else f"the dense model's predictions, weight {used.weight:g}, temperature {used.temperature:g}"
+    )
+
+
 def fewer(number: float | None, noun: str) -> str:
     """``25.0× fewer parameters``; ``1.10× more bytes`` where nothing was saved."""
     if number is None or not isfinite(number) or number <= 0:
@@ -122,6 +132,7 @@ def protocol_line(protocol: Protocol) -> str:
     """The protocol in one paragraph, to stand under a table."""
     tokens = protocol.tokens
     carried = "state carried" if protocol.state_carried else "state not carried"
+    distilled = f"distilled from {distillation(protocol)}, " if protocol.distillation is not None else ""
     commit = f"commit {protocol.commit[:12]}{' with changes' if protocol.dirty else ''}"
     return (
         f"Perplexity of the test split of {protocol.corpus} (sha256 {protocol.checksum[:12]}; "
@@ -129,7 +140,7 @@ def protocol_line(protocol: Protocol) -> str:
         f"vocabulary {count(protocol.vocabulary)}), model {protocol.model}, computed from the files; "
         f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
-        f"{protocol.optimiser}, seed {protocol.seed}. "
+        f"{protocol.optimiser}, {distilled}seed {protocol.seed}. "
         f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
         f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
         f"the file is that of the whole model. "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Storage
 from dopant.errors import FileError, InputError, KindError
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
+from dopant.plan.apply import planned_storage
 from dopant.storage.config import (
     CONFIG,
     FILES,
@@ -32,7 +33,7 @@ from dopant.storage.config import (
 from dopant.storage.contents import Contents, contents
 from dopant.storage.fill import converted, fill, plain_layout
 from dopant.storage.pack import pack
-from dopant.storage.read import Headers, read_headers, read_numbers, read_optional, unpack_weights
+from dopant.storage.read import Headers, naming, read_headers, read_numbers, read_optional, unpack_weights
 from dopant.storage.replace import written_beside
 from dopant.storage.strict_json import parse
 from dopant.storage.tensors import write_tensors
@@ -66,7 +67,7 @@ def save(
     folder: str | Path,
     model: nn.Module,
     *,
-    storage: Storage | Mapping[str, Storage] = FLOAT32,
+    storage: Storage | Mapping[str, Storage] | None = None,
     tokenizer: HasJson | None = None,
     recipe: str | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -78,7 +79,8 @@ def save(
         folder: where to; it appears whole or not at all.
         model: a `LanguageModel`, or any module that holds structured weights. Weights in training form are
             written in their stored form. Tensors other than weights keep their type, in a language model float32.
-        storage: how the weights are written: one for all, or by a weight's name, float32 for those not named.
+        storage: how the weights are written: one for all, or by a weight's name, float32 for those not named. None:
+            as the plan said that `apply_plan` carried out, float32 where there was none.
         tokenizer: goes into `tokenizer.json`.
         recipe: the text of the resolved recipe, goes into `recipe.yaml`.
         extra: plain JSON to keep with the model.
@@ -134,32 +136,33 @@ def load(folder: str | Path) -> LoadedModel:
             f"{folder} holds the weights of a module of your own; build it and call "
             "dopant.from_pretrained(module, folder)"
         )
-    model = _skeleton(headers)
-    parts = contents(model)
-    if parts.tied != headers.config.tied:
-        raise FileError(f"tied places {str(headers.config.tied)[:80]} contradict the model's config")
-    headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=True))
-    tensors = read_numbers(headers)
-    fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
-    recipe, tokenizer = read_optional(headers, RECIPE), read_optional(headers, TOKENIZER)
-    return LoadedModel(
-        model=model.eval(),
-        tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
-        recipe=None if recipe is None else _text(recipe),
-        config=headers.config,
-    )
+    with naming(folder):
+        model = _skeleton(headers)
+        parts = contents(model)
+        if parts.tied != headers.config.tied:
+            raise FileError(f"tied places {str(headers.config.tied)[:80]} contradict the model's config")
+        headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=True))
+        tensors = read_numbers(headers)
+        fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
+        recipe, tokenizer = read_optional(headers, RECIPE), read_optional(headers, TOKENIZER)
+        return LoadedModel(
+            model=model.eval(),
+            tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
+            recipe=None if recipe is None else _text(recipe),
+            config=headers.config,
+        )
 
 
 def save_pretrained(
     model: nn.Module,
     folder: str | Path,
     *,
-    storage: Storage | Mapping[str, Storage] = FLOAT32,
+    storage: Storage | Mapping[str, Storage] | None = None,
     force: bool = False,
 ) -> Path:
     """Write a module of the user's own that holds structured weights; see `save`.
 
-    A plan's bytes are those of its storage: pass `storage=plan.storages()` to get the file that was planned.
+    After `apply_plan` the file has the bytes that the plan told; `storage` is only to have others.
     """
     return save(folder, model, storage=storage, force=force)
 
@@ -179,9 +182,10 @@ def from_pretrained(model: nn.Module, folder: str | Path) -> nn.Module:
     headers = read_headers(folder)
     model = converted(model, headers.config)
     parts = contents(model)
-    headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=False))
-    tensors = read_numbers(headers)
-    fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
+    with naming(folder):
+        headers.check(headers.weight_layout() | plain_layout(headers, parts, exact=False))
+        tensors = read_numbers(headers)
+        fill(model, parts, headers.config, unpack_weights(headers, tensors), tensors)
     return model.eval()
 
 
@@ -210,8 +214,10 @@ def _skeleton(headers: Headers) -> LanguageModel:
         raise FileError(f"the model config cannot be built: {error!s:.300}") from error
 
 
-def _storages(storage: Storage | Mapping[str, Storage], parts: Contents) -> dict[str, Storage]:
+def _storages(storage: Storage | Mapping[str, Storage] | None, parts: Contents) -> dict[str, Storage]:
     names = [slot.name for slot in parts.slots]
+    if storage is None:
+        return {slot.name: planned_storage(slot.weight) or FLOAT32 for slot in parts.slots}
     if isinstance(storage, Storage):
         return dict.fromkeys(names, storage)
     for name in storage:

@@ -10,7 +10,7 @@ from typing import Any
 from dopant.cost import Storage
 from dopant.storage.config import CONFIG, VERSION
 from dopant.storage.pack import check_types
-from dopant.storage.read import Headers, read_headers
+from dopant.storage.read import Headers, naming, read_headers
 from dopant.structures.base import Shape, Structure
 from dopant.structures.description import describe
 
@@ -46,6 +46,11 @@ class StoredWeight:
     macs: int
     stored_bytes: int
     tensors: tuple[StoredTensor, ...]
+
+    @property
+    def positions(self) -> bool:
+        """Whether it keeps positions of non-zeros: the code of indices means nothing for any other."""
+        return any(tensor.name.endswith(".positions") for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,10 @@ def inspect(folder: str | Path) -> Inspection:
         for name, entry in headers.tensors.tensors.items()
     }
     groups = _by_weight(headers)
-    expected = headers.weight_layout()
     owned = [name for names in groups.values() for name in names]
     entries = headers.tensors.tensors
-    check_types(expected, {name: (entries[name].dtype, entries[name].shape) for name in owned})
+    with naming(folder):
+        check_types(headers.weight_layout(), {name: (entries[name].dtype, entries[name].shape) for name in owned})
     weights = []
     for name, entry in config.weights.items():
         cost = entry.structure.cost(entry.shape, entry.storage)

@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,17 @@ from dopant.storage.pack import Layout, check_types, layout, unpack
 from dopant.storage.replace import existing
 from dopant.storage.tensors import Header, read_header, read_tensor
 from dopant.structures.base import StructuredWeight
+
+
+@contextmanager
+def naming(place: str | Path) -> Iterator[None]:
+    """Have every FileError of the block begin with the folder or file that is read."""
+    try:
+        yield
+    except FileError as error:
+        if str(error).startswith(tuple(f"{place}{mark}" for mark in (" ", ":", os.sep))):
+            raise
+        raise type(error)(f"{place}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -67,13 +80,14 @@ def read_headers(folder: str | Path) -> Headers:
         raise FileError(f"there is no model folder at {str(folder)[:200]!r}: {error!s:.200}") from error
     if not found:
         raise FileError(f"there is no model folder at {folder}")
-    config = FolderConfig.from_bytes(_read(path, CONFIG))
-    with _open(path, TENSORS) as file:
-        header = read_header(file, os.fstat(file.fileno()).st_size)
-    if header.metadata.get("format") != METADATA["format"]:
-        raise FileError(f"{TENSORS} was not written as part of a model folder: its metadata lack the format")
-    if header.metadata != METADATA:
-        raise VersionError(f"{TENSORS} has other metadata than {CONFIG} has: {str(header.metadata)[:80]}")
+    with naming(folder):
+        config = FolderConfig.from_bytes(_read(path, CONFIG))
+        with _open(path, TENSORS) as file, naming(Path(folder) / TENSORS):
+            header = read_header(file, os.fstat(file.fileno()).st_size)
+        if header.metadata.get("format") != METADATA["format"]:
+            raise FileError(f"{TENSORS} was not written as part of a model folder: its metadata lack the format")
+        if header.metadata != METADATA:
+            raise VersionError(f"{TENSORS} has other metadata than {CONFIG} has: {str(header.metadata)[:80]}")
     return Headers(path, config, header)
 
 
