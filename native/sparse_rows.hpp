@@ -108,41 +108,50 @@ struct SparseRows {
     float* wide = sizeof(T) == 1 ? arena.take<float>(static_cast<size_t>(std::max(longest, kAhead)) + W) : nullptr;
     for (const Tile& tile : tiles) {
       const int32_t* row = tile.rows.data();
-      for (const Run& run : tile.runs) {
-        const float* value = reinterpret_cast<const float*>(packed);
-        int ready = 0;  // rows whose values are widened
-        for (int n = 0; n < run.count; ++n, ++row, column += run.length, value += run.length) {
-          if (sizeof(T) == 1 && n == ready) {
-            ready += std::min(std::max(1, kAhead / run.length), run.count - n);
-            const int count = (ready - n) * run.length;
-            for (int i = 0; i < count; i += W) store<W>(wide + i, widen<W>(packed + i));
-            packed += count;
+      for (const Run& run : tile.runs)
+        for (int first = 0; first < run.count;) {
+          const int count = sizeof(T) == 1 ? std::min(std::max(1, kAhead / run.length), run.count - first) : run.count;
+          const int entries = count * run.length;
+          const float* value = reinterpret_cast<const float*>(packed);
+          if (sizeof(T) == 1) {
+            for (int i = 0; i < entries; i += W) store<W>(wide + i, widen<W>(packed + i));
             value = wide;
           }
-          Vec<N> sums[4][K] = {};
-          int i = 0;
-          for (; i + 4 <= run.length; i += 4)
-#pragma GCC unroll 4
-            for (int u = 0; u < 4; ++u) {
-              const float* from = x + static_cast<size_t>(column[i + u]) * stride;
-              const Vec<N> factor = all<N>(value[i + u]);
-#pragma GCC unroll 2
-              for (int k = 0; k < K; ++k) sums[u][k] += factor * load<N>(from + k * N);
-            }
-          for (; i < run.length; ++i) {
-            const float* from = x + static_cast<size_t>(column[i]) * stride;
-            const Vec<N> factor = all<N>(value[i]);
-#pragma GCC unroll 2
-            for (int k = 0; k < K; ++k) sums[0][k] += factor * load<N>(from + k * N);
-          }
-          const Vec<N> scale = all<N>(scales == nullptr ? 1.0f : scales[*row]);
-          float* to = y + static_cast<size_t>(*row) * stride;
-#pragma GCC unroll 2
-          for (int k = 0; k < K; ++k)
-            store<N>(to + k * N, load<N>(to + k * N) + scale * ((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])));
+          for (int n = 0; n < count; ++n)
+            add_row<N, K>(column + n * run.length, value + n * run.length, run.length,
+                          scales == nullptr ? 1.0f : scales[row[n]], x, y + static_cast<size_t>(row[n]) * stride, stride);
+          first += count;
+          row += count;
+          column += entries;
+          packed += entries;
         }
-        if (sizeof(T) != 1) packed += static_cast<size_t>(run.length) * run.count;
+    }
+  }
+
+  // y += scale · Σ value · x[column]
+  template <int N, int K>
+  static inline void add_row(const Index* column, const float* value, int length, float scale, const float* x, float* y,
+                             size_t stride) {
+    Vec<N> sums[4][K] = {};
+    int i = 0;
+    for (; i + 4 <= length; i += 4)
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) {
+        const float* from = x + column[i + u] * stride;
+        const Vec<N> factor = all<N>(value[i + u]);
+#pragma GCC unroll 2
+        for (int k = 0; k < K; ++k) sums[u][k] += factor * load<N>(from + k * N);
       }
+    for (; i < length; ++i) {
+      const float* from = x + column[i] * stride;
+      const Vec<N> factor = all<N>(value[i]);
+#pragma GCC unroll 2
+      for (int k = 0; k < K; ++k) sums[0][k] += factor * load<N>(from + k * N);
+    }
+#pragma GCC unroll 2
+    for (int k = 0; k < K; ++k) {
+      const Vec<N> total = (sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]);
+      store<N>(y + k * N, load<N>(y + k * N) + all<N>(scale) * total);
     }
   }
 };
