@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dopant.cost import Cost, Storage
     from dopant.data.corpus import Corpus, read_corpus
     from dopant.errors import (
+        BenchError,
         ChecksumError,
         DivergenceError,
         DopantError,
@@ -57,6 +58,7 @@ _HOMES = {
     "Storage": "dopant.cost",
     "Corpus": "dopant.data.corpus",
     "read_corpus": "dopant.data.corpus",
+    "BenchError": "dopant.errors",
     "ChecksumError": "dopant.errors",
     "DivergenceError": "dopant.errors",
     "DopantError": "dopant.errors",
@@ -103,6 +105,7 @@ _HOMES = {
 
 __all__ = [
     "LSTM",
+    "BenchError",
     "ChecksumError",
     "Corpus",
     "Cost",

@@ -53,3 +53,7 @@ class ResumeError(TrainingError):
 
 class ExportError(DopantError):
     """An exported file that does not compute what its model does."""
+
+
+class BenchError(DopantError):
+    """A measurement that would mean nothing."""

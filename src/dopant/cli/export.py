@@ -43,9 +43,10 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model folder as an ONNX file, for runtimes that know nothing of dopant.
+    """Write a model folder as an ONNX file.
 
-    Its inputs are tokens, h0 and c0, its outputs logits, h and c. Needs the extra: pip install 'dopant[onnx]'.
+    Any runtime of ONNX takes it and needs nothing of dopant. Its inputs are tokens, h0 and c0, its outputs
+    logits, h and c. Needs the extra: pip install 'dopant[onnx]'.
     """
     from dopant.errors import InputError
     from dopant.export.write import export as run
