@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dopant.bench.record import Bench, Caches, CaseName, Part, Row
+from dopant.bench.record import STEPS, Bench, Caches, CaseName, Part, Row
 
 Who = tuple[str, str]
 """Engine and precision."""
@@ -76,10 +76,17 @@ def present(bench: Bench) -> list[Who]:
     return [who for who in COLUMNS if who in ran]
 
 
+def case_words(case: CaseName, batch: int) -> str:
+    """``35 steps, batch 8``."""
+    return f"{STEPS[case]} step{'s' * (STEPS[case] > 1)}, batch {batch}"
+
+
 def microseconds(number: float | None) -> str:
-    """``72.5``, ``1,899``."""
+    """``72.5``, ``1,899``; seconds from one on: ``1.24 s``."""
     if number is None:
         return "–"
+    if number >= 999_999.5:
+        return f"{number / 1e6:.2f} s"
     return f"{number:,.{1 if number < 99.95 else 0}f}"
 
 
@@ -90,10 +97,15 @@ def times(number: float | None) -> str:
     return f"{number:,.{2 if number < 0.995 else 1 if number < 9.95 else 0}f}×"
 
 
+def half_spread(row: Row) -> str:
+    """Half the distance between the quartiles in per cent of the median: ``3``."""
+    return f"{50.0 * row.spread_us / row.median_us:.0f}" if row.median_us else "–"
+
+
 def spread_words(rows: Iterable[Row]) -> str:
     """How far the rounds lie apart, in one clause."""
     shares = sorted(100.0 * row.spread_us / row.median_us for row in rows if row.median_us)
     if not shares:
         return "nothing was timed"
     middle = shares[len(shares) // 2]
-    return f"half of the rounds lie within {middle:.0f} % of the median (typical case) to {shares[-1]:.0f} % (worst)"
+    return f"the quartiles are {middle:.0f} % of the median apart in a typical case, {shares[-1]:.0f} % in the worst"

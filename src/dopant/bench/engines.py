@@ -38,13 +38,13 @@ def choose(names: Sequence[str]) -> tuple[list[Engine], list[str]]:
 def _missing(name: str) -> str | None:
     """Why an engine cannot run here."""
     if name == "dopant" and find_spec("dopant.runtime") is None:
-        return "left out: dopant, as this version has no runtime yet"
+        return "dopant is left out: this version has no runtime yet"
     if name.startswith("onnxruntime"):
         absent = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
         if absent:
             are = "is" if len(absent) == 1 else "are"
             return (
-                f"left out: onnxruntime, as {' and '.join(absent)} {are} not installed; "
+                f"onnxruntime is left out: {' and '.join(absent)} {are} not installed; "
                 "get it with: pip install 'dopant[onnx]'"
             )
     return None

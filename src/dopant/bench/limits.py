@@ -18,11 +18,11 @@ _STORED = {"exact": FLOAT32, "fast": Storage("int8")}
 def find_limits() -> tuple[Limits | None, str]:
     """The machine's limits as the native library measures them, or why there are none."""
     if find_spec("dopant.native") is None:
-        return None, "left out: the machine's limits, as this version has no native library to measure them with"
+        return None, "the machine's limits are left out: this version has no native library to measure them with"
     try:
         return Limits.model_validate(import_module("dopant.native").limits()), ""
     except Exception as error:  # whatever it is, the benchmark is worth having without
-        return None, f"left out: the machine's limits ({type(error).__name__}: {error!s:.200})"
+        return None, f"the machine's limits are left out: {type(error).__name__}: {error!s:.200}"
 
 
 def cache_sizes() -> dict[str, int]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from dopant.bench import cells
 from dopant.bench.picture import HUES, draw
-from dopant.bench.record import STEPS, Bench
+from dopant.bench.record import Bench
 from dopant.bench.table import remarks
 from dopant.report import words
 from dopant.report.drawing import NARROW, WIDE
@@ -42,7 +42,6 @@ def make_page(bench: Bench) -> str:
         bench=bench,
         protocol=bench.protocol,
         cells=cells,
-        steps=STEPS,
         w=words,
         engines=engines,
         hues=HUES,
@@ -60,7 +59,7 @@ def headline(bench: Bench) -> str:
     section = cells.sections(bench)[0]
     line = section.lines[0]
     ours = [who for who in cells.present(bench) if who[0] == "dopant"]
-    what = f"{STEPS[line.case]} step{'s' * (STEPS[line.case] > 1)} at batch {line.batch} ({section})"
+    what = f"{cells.case_words(line.case, line.batch)} ({section})"
     if not ours:
         best = min(line.rows.values(), key=lambda row: row.median_us)
         label = cells.COLUMNS[best.engine, best.precision]
@@ -68,7 +67,7 @@ def headline(bench: Bench) -> str:
     parts = []
     for who in ours:
         against = [
-            f"{cells.times(ahead)} as fast as the best {others}"
+            f"{cells.times(ahead)} as fast as the best opponent in {others}"
             for others in ("float32", "int8")
             if (ahead := line.ahead(who, others)) is not None
         ]

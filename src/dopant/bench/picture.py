@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from dopant.bench.cells import COLUMNS, Section, Who, microseconds
+from dopant.bench.cells import COLUMNS, Section, Who, case_words, microseconds
 from dopant.bench.record import STEPS
 from dopant.report.drawing import NARROW, SMALL, make_axes
 from dopant.report.svg import COLOURS, Picture, render
@@ -22,12 +22,15 @@ _LINE = 34.0  # pixels
 
 def draw(section: Section, engines: list[Who], width: int, name: str) -> str:
     """The section as one <svg> element; the page shows what the colours mean."""
-    labels = [_label(line.case, line.batch, width) for line in section.lines]
+    labels = [
+        f"{STEPS[line.case]} × {line.batch}" if width <= NARROW else case_words(line.case, line.batch)
+        for line in section.lines
+    ]
     height = round(64 + _LINE * len(labels))
     picture = Picture(name, width, height, f"Time of each engine: {section}")
 
     def paint(picture: Picture) -> None:
-        axes = make_axes(picture, left=96 if width > NARROW else 72, right=16, top=8, bottom=48)
+        axes = make_axes(picture, left=140 if width > NARROW else 60, right=16, top=8, bottom=48)
         known = [row.median_us for line in section.lines for row in line.rows.values()]
         axes.set_xscale("log")
         axes.set_xlim(min(known) / 1.3, max(known) * 1.3)
@@ -57,8 +60,3 @@ def draw(section: Section, engines: list[Who], width: int, name: str) -> str:
                 )  # fmt: skip
 
     return render(picture, paint)
-
-
-def _label(case: str, batch: int, width: int) -> str:
-    steps = STEPS["step" if case == "step" else "sequence"]
-    return f"{steps} × {batch}" if width <= NARROW else f"{steps} step{'s' * (steps > 1)} × {batch}"

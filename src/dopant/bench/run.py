@@ -86,6 +86,7 @@ class Settings:
         for what, numbers in (("batch", self.batches), ("threads", self.threads)):
             if low := [number for number in numbers if number < 1]:
                 raise InputError(f"{what} must be 1 or more, got {low[0]}")
+        choose(self.engines)
         if not all((self.engines, self.parts, self.cases, self.batches, self.threads, self.caches)):
             raise InputError("there is nothing to measure: engines, parts, cases, batches and threads need one each")
         if not 0.0 < self.seconds < 86_400.0:

@@ -138,8 +138,7 @@ def _untrained(model: str, method: str, changes: list[str], vocabulary: int, see
         torch.manual_seed(seed)
         made = Model(recipe.config(vocabulary)).eval()
     apply_plan(made, plan, "new", torch.Generator().manual_seed(seed))
-    arguments = recipe.plan_arguments()
-    return made, f"{model}, untrained, {method} at {arguments['target']} by {arguments['count']} ({arguments['scope']})"
+    return made, f"{model}, untrained, {method} at {recipe.plan_target()}"
 
 
 def _words(text: str) -> tuple[str, ...]:
