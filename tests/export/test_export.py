@@ -172,6 +172,12 @@ def test_verification_can_fail(tmp_path: Path) -> None:
     assert check_perplexity(80.0, 80.0) == 0.0
 
 
+def test_a_file_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(ExportError, match=r"onnxruntime [\d.]+ cannot load .*m\.onnx"):
+        OnnxModel(tmp_path / "m.onnx", LanguageModelConfig(4))
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     model = model_of(STRUCTURES["dense"])
     with pytest.raises(InputError, match="layout 'folded' is not known; choose one of expand, scan, step"):

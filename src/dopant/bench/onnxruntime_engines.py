@@ -77,8 +77,9 @@ def quantised(model: Any, layers: int) -> Any:
     logger.setLevel(logging.ERROR)  # it advises a preprocessing that changes nothing in this graph
     try:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "int8.onnx"
-            quantization.quantize_dynamic(model, path, weight_type=quantization.QuantType.QInt8)
+            plain, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+            onnx.save(model, plain)  # a model in memory is changed by older versions
+            quantization.quantize_dynamic(plain, path, weight_type=quantization.QuantType.QInt8)
             made = onnx.load(path)
     finally:
         logger.setLevel(before)

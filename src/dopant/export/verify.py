@@ -19,7 +19,12 @@ State = tuple[Tensor, Tensor]
 
 
 class OnnxModel(nn.Module):
-    """A file of ours behind the face of a `LanguageModel`: (tokens, state) -> (logits, state)."""
+    """A file of ours behind the face of a `LanguageModel`: (tokens, state) -> (logits, state).
+
+    Raises:
+        ExportError: ONNX Runtime cannot load the file.
+        InputError: it is not installed.
+    """
 
     anchor: Tensor
 
@@ -29,7 +34,13 @@ class OnnxModel(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors alone
-        self.session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self.session: Any = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no base of their own
+            raise ExportError(
+                f"onnxruntime {runtime.__version__} cannot load {path}: {str(error).strip():.300}; "
+                "1.19 and later are known to"
+            ) from error
         self.config = config
         self.single = self.session.get_inputs()[0].shape[0] == 1
         self.anchor = nn.Parameter(torch.zeros(()))  # tells the device to whoever asks the parameters
