@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from dopant.cost import Storage as Storage
     from dopant.data.corpus import Corpus as Corpus
     from dopant.data.corpus import read_corpus as read_corpus
+    from dopant.errors import BenchError as BenchError
     from dopant.errors import ChecksumError as ChecksumError
     from dopant.errors import DivergenceError as DivergenceError
     from dopant.errors import DopantError as DopantError
+    from dopant.errors import ExportError as ExportError
     from dopant.errors import FileError as FileError
     from dopant.errors import InputError as InputError
     from dopant.errors import KindError as KindError
@@ -66,9 +68,11 @@ _HOMES = {
     "Storage": "dopant.cost",
     "Corpus": "dopant.data.corpus",
     "read_corpus": "dopant.data.corpus",
+    "BenchError": "dopant.errors",
     "ChecksumError": "dopant.errors",
     "DivergenceError": "dopant.errors",
     "DopantError": "dopant.errors",
+    "ExportError": "dopant.errors",
     "FileError": "dopant.errors",
     "InputError": "dopant.errors",
     "KindError": "dopant.errors",

@@ -49,3 +49,11 @@ class DivergenceError(TrainingError):
 
 class ResumeError(TrainingError):
     """A checkpoint that belongs to another recipe, model or corpus, or that is damaged."""
+
+
+class ExportError(DopantError):
+    """An exported file that does not compute what its model does."""
+
+
+class BenchError(DopantError):
+    """A measurement that would mean nothing."""

@@ -1,0 +1,50 @@
+"""All engines by their names, and which of them can run here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from dopant.bench.dopant_engines import EXACT, FAST
+from dopant.bench.engine import Engine
+from dopant.bench.onnxruntime_engines import ONNXRUNTIME, ONNXRUNTIME_INT8
+from dopant.bench.torch_engines import TORCH, TORCH_INT8
+from dopant.errors import InputError
+
+ENGINES: tuple[Engine, ...] = (EXACT, FAST, TORCH, TORCH_INT8, ONNXRUNTIME, ONNXRUNTIME_INT8)
+NAMES: tuple[str, ...] = tuple(dict.fromkeys(engine.name for engine in ENGINES))
+
+
+def choose(names: Sequence[str]) -> tuple[list[Engine], list[str]]:
+    """The engines of these names that can run here, and why others cannot.
+
+    Raises:
+        InputError: an unknown name, or none that can run.
+    """
+    for name in names:
+        if name not in NAMES:
+            near = get_close_matches(name, NAMES, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}"
+            raise InputError(f"engine {name!r} is not known; {hint}")
+    notes = {name: note for name in dict.fromkeys(names) if (note := _missing(name))}
+    engines = [engine for engine in ENGINES if engine.name in names and engine.name not in notes]
+    said = list(dict.fromkeys(notes.values()))
+    if not engines:
+        raise InputError("; ".join(said) or f"no engine was chosen; there are {', '.join(NAMES)}")
+    return engines, said
+
+
+def _missing(name: str) -> str | None:
+    """Why an engine cannot run here."""
+    if name == "dopant" and find_spec("dopant.runtime") is None:
+        return "dopant is left out: this version has no runtime yet"
+    if name.startswith("onnxruntime"):
+        absent = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
+        if absent:
+            are = "is" if len(absent) == 1 else "are"
+            return (
+                f"onnxruntime is left out: {' and '.join(absent)} {are} not installed; "
+                "get it with: pip install 'dopant[onnx]'"
+            )
+    return None

@@ -1,0 +1,77 @@
+"""The table of a benchmark for the terminal, at most 100 columns wide."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dopant.bench.cells import (
+    COLUMNS,
+    Line,
+    Section,
+    Who,
+    microseconds,
+    present,
+    sections,
+    spread_words,
+    times,
+)
+from dopant.bench.record import STEPS, Bench
+from dopant.report import words
+
+
+def make_table(bench: Bench) -> RenderableType:
+    """One table a section: a line a case, a column an engine, and how far ours are ahead of the best opponents."""
+    parts: list[RenderableType] = []
+    width = max((len(microseconds(row.median_us)) for row in bench.rows), default=0)
+    for section in sections(bench):
+        parts += [Text(f"{section}, µs", style="bold"), _table(section, present(bench), width), Text()]
+    parts += [Text(line) for line in remarks(bench)]
+    return Group(*parts)
+
+
+def _table(section: Section, engines: list[Who], width: int) -> Table:
+    """Numbers are `width` characters wide in every section, so that columns stand under one another."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("steps ×\nbatch", justify="right", no_wrap=True, vertical="bottom")
+    for who in engines:
+        heading = COLUMNS[who].replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom", min_width=width)
+        if who[0] == "dopant":
+            for others in ("fp32", "int8"):
+                table.add_column(f"vs\n{others}", justify="right", no_wrap=True, vertical="bottom", min_width=4)
+    for line in section.lines:
+        table.add_row(*_cells(line, engines))
+    return table
+
+
+def _cells(line: Line, engines: list[Who]) -> list[str]:
+    cells = [f"{STEPS[line.case]} × {line.batch:<2}"]
+    for who in engines:
+        cells.append(microseconds(line.median(who)))
+        if who[0] == "dopant":
+            cells += [times(line.ahead(who, others)) for others in ("float32", "int8")]
+    return cells
+
+
+def remarks(bench: Bench) -> list[str]:
+    """What stands under the tables: the spread, the memory, the limits, what was left out."""
+    lines = [f"Medians; {spread_words(bench.rows)}."]
+    if any(row.engine == "dopant" for row in bench.rows):
+        lines.append("vs: times faster than the best opponent in float32 (fp32) and in int8.")
+    for part in dict.fromkeys(held.part for held in bench.memory):
+        found = [
+            f"{COLUMNS[held.engine, held.precision]} {words.size(held.bytes)}"
+            for held in bench.memory
+            if held.part == part
+        ]
+        lines.append(f"Memory, {'LSTM alone' if part == 'lstm' else 'whole model'}: {', '.join(found)}.")
+    if bench.limits is not None:
+        read = ", ".join(f"{level} {speed:.0f}" for level, speed in bench.limits.bandwidth_gb_per_s.items())
+        lines.append(f"Limits of the machine, 1 thread: reading {read} GB/s; {bench.limits.fma_gflops:.0f} GFLOP/s.")
+        shares = [row.median_us / row.limit_us for row in bench.rows if row.limit_us and row.caches == "warm"]
+        if shares:
+            lines.append(f"Ours takes {min(shares):.1f} to {max(shares):.1f} times the limit (1 thread, warm).")
+    return [*lines, *(f"Note: {note}." for note in bench.notes)]

@@ -1,0 +1,192 @@
+"""`dopant bench`: how fast a model runs, beside the best that others offer for the dense one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dopant.cli.guard import guarded
+from dopant.cli.options import Count, Force, Json, Quiet, Seed, Target, overrides
+from dopant.cli.output import say, show_json, show_rich
+
+if TYPE_CHECKING:
+    from dopant.bench.run import Listener
+    from dopant.models import LanguageModel
+
+EXAMPLE = "dopant bench --model medium --target 25x --count parameters --part lstm --batch 1,8,32 --out runs/bench"
+
+ENGINES = "dopant,torch,torch-int8,onnxruntime,onnxruntime-int8"
+"""For --help, which cannot wait for torch; a test holds it against `dopant.bench.engines.NAMES`."""
+
+
+@guarded
+def bench(
+    context: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model folder; or give --model.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="SIZE", help="An untrained model: tiny, small, medium, large."),
+    ] = None,
+    target: Target = None,
+    count: Count = "parameters",
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help="With --model: how it is made small.")
+    ] = "doped-kronecker",
+    scope: Annotated[
+        str, typer.Option("--scope", metavar="lstm|model|re:PATTERN", help="With --model: of which weights.")
+    ] = "lstm",
+    vocabulary: Annotated[
+        int, typer.Option("--vocabulary", metavar="N", min=1, help="With --model: its words.")
+    ] = 10_000,
+    engines: Annotated[
+        str, typer.Option("--engines", metavar="NAMES", help="Who runs it, joined by commas.")
+    ] = ENGINES,
+    part: Annotated[
+        str, typer.Option("--part", metavar="lstm,token", help="The LSTM alone, or whole tokens.")
+    ] = "lstm,token",
+    case: Annotated[
+        str, typer.Option("--case", metavar="step,sequence", help="One time step, or 35 in one call.")
+    ] = "step,sequence",
+    batch: Annotated[str, typer.Option("--batch", metavar="N,...", help="Sequences at once.")] = "1,8,32",
+    threads: Annotated[str, typer.Option("--threads", metavar="N,...|all", help="Threads of every engine.")] = "1,all",
+    caches: Annotated[
+        str, typer.Option("--caches", metavar="warm,flushed", help="As the last call left them, or overwritten.")
+    ] = "warm,flushed",
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="For a case, all engines together.")] = 4.0,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure what each engine holds.")] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for bench.json and bench.html.")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how fast a model runs.
+
+    Our runtime, torch and ONNX Runtime take turns in one process: times in µs, median and spread, with warm caches and
+    flushed ones. The opponents run the same model with dense weights, in float32 and in 8 bits.
+    """
+    from dopant.bench.page import write_page
+    from dopant.bench.run import Settings
+    from dopant.bench.run import bench as run
+    from dopant.bench.table import make_table
+    from dopant.errors import InputError
+    from dopant.report.records import write_kept
+
+    settings = Settings(
+        engines=_words(engines),
+        parts=_words(part),  # type: ignore[arg-type]  # Settings says which there are
+        cases=_words(case),  # type: ignore[arg-type]
+        batches=_numbers("--batch", batch),
+        threads=_threads(threads),
+        caches=_words(caches),  # type: ignore[arg-type]
+        seconds=seconds,
+        memory=memory,
+    )
+    if out is not None:
+        if not force and (out / "bench.json").exists():
+            raise InputError(f"{out} holds a benchmark already; choose another folder, or replace it with --force")
+        out.mkdir(parents=True, exist_ok=True)
+    if (folder is None) == (model is None):
+        raise InputError("give a model folder, or an untrained model with --model, and not both")
+    if folder is not None:
+        if target is not None:
+            raise InputError("--target is for an untrained model (--model); a folder's model is what it is")
+        from dopant.storage.folder import load
+
+        subject, name = load(folder).model, folder.name or str(folder)
+    else:
+        changes = overrides([], target=target, count=count, scope=scope)
+        subject, name = _untrained(str(model), method, changes, vocabulary, seed)
+    with _progress(quiet=quiet) as listener:
+        found = run(
+            subject, settings, name=name, folder=folder, seed=seed, command=context.obj or (), listener=listener
+        )
+    if out is not None:
+        write_kept(out / "bench.json", found)
+        say(f"{write_page(found, out / 'bench.html')}", quiet=quiet)
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        show_rich(make_table(found))
+
+
+def _untrained(model: str, method: str, changes: list[str], vocabulary: int, seed: int) -> tuple[LanguageModel, str]:
+    """The model of a plan, its weights random; a call of it in words."""
+    import torch
+
+    from dopant.errors import InputError
+    from dopant.models import SIZES
+    from dopant.models import LanguageModel as Model
+    from dopant.plan import apply_plan
+    from dopant.recipes.planning import plan_recipe
+    from dopant.recipes.read import read_recipe
+
+    if model not in SIZES:
+        raise InputError(f"model {model!r} is not known; choose {', '.join(SIZES)}, or give a model folder")
+    recipe = read_recipe(method, [f"model={model}", *changes])
+    plan = plan_recipe(recipe, vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = Model(recipe.config(vocabulary)).eval()
+    apply_plan(made, plan, "new", torch.Generator().manual_seed(seed))
+    return made, f"{model}, untrained, {method} at {recipe.plan_target()}"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    from dopant.errors import InputError
+
+    numbers = []
+    for word in _words(text):
+        if not word.lstrip("-").isdecimal():
+            raise InputError(f"{option} takes whole numbers joined by commas, such as 1,8,32; got {word!r}")
+        numbers.append(int(word))
+    return tuple(dict.fromkeys(numbers))
+
+
+def _threads(text: str) -> tuple[int, ...]:
+    from dopant.report.records import find_machine
+
+    cores = find_machine(1).cores
+    return _numbers("--threads", ",".join(str(cores) if word == "all" else word for word in _words(text)))
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Listener]:
+    """A bar on a terminal, lines anywhere else; on stderr."""
+    if quiet:
+        yield lambda done, total, text: None
+    elif not sys.stderr.isatty():
+        said: set[str] = set()
+
+        def line(done: int, total: int, text: str) -> None:
+            if text not in said:
+                said.add(text)
+                say(f"[{done}/{total}] {text}")
+
+        yield line
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)

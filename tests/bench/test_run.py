@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dopant.bench.record import Bench
+from dopant.bench.run import Settings, bench
+from dopant.errors import BenchError, InputError
+from dopant.models.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from tests.bench.conftest import FakeRuntime
+
+FIELDS = {"engine", "precision", "part", "case", "batch", "threads", "caches", "median_us", "spread_us"}
+OURS = {"engines": ("dopant", "torch"), "seconds": 0.001, "memory": False}
+
+
+def test_rows_of_every_combination(model: LanguageModel, runtime: type[FakeRuntime]) -> None:
+    said: list[tuple[int, int, str]] = []
+    settings = Settings(**OURS, batches=(1, 3))
+    found = bench(
+        model, settings, name="small", seed=5, command=["bench", "x"], listener=lambda *told: said.append(told)
+    )
+    data = json.loads(found.model_dump_json())
+    assert {"rows", "limits", "machine", "protocol"} <= set(data)
+    assert all(set(row) == FIELDS | {"rounds", "limit_us"} for row in data["rows"])
+    keys = [tuple(row[name] for name in sorted(FIELDS - {"median_us", "spread_us"})) for row in data["rows"]]
+    assert len(keys) == len(set(keys)) == 3 * 2 * 2 * 2 * 2
+    assert all(row["median_us"] > 0 and row["rounds"] >= 5 for row in data["rows"])
+    assert {(one["engine"], one["precision"]) for one in data["rows"]} == {
+        ("dopant", "exact"),
+        ("dopant", "fast"),
+        ("torch", "float32"),
+    }
+    assert data["protocol"]["command"] == "dopant bench x"
+    assert data["protocol"]["seed"] == 5
+    assert data["protocol"]["active"] == "fake"
+    assert data["protocol"]["model"] == "small"
+    assert data["machine"]["threads"] == 1
+    assert said[0][0] == 0
+    assert said[-1][:2] == (16, 16)
+    assert Bench.model_validate_json(found.model_dump_json()) == found
+
+
+def test_what_each_engine_deviates(model: LanguageModel, runtime: type[FakeRuntime]) -> None:
+    found = bench(model, Settings(**OURS, parts=("lstm",), cases=("step",), batches=(1,), caches=("warm",)))
+    by_precision = {one.precision: one.relative for one in found.deviations}
+    assert by_precision["float32"] == 0.0
+    assert by_precision["exact"] is not None
+    assert by_precision["exact"] < 1e-6
+    assert by_precision["fast"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_an_engine_that_computes_something_else_is_not_timed(model: LanguageModel, runtime: type[FakeRuntime]) -> None:
+    runtime.factor = 1.01
+    with pytest.raises(BenchError, match=r"dopant exact differs from torch in float32 by 1\.0e-02 .*something else"):
+        bench(model, Settings(**OURS))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batches": (1, 0)}, "batch must be 1 or more, got 0"),
+        ({"threads": (0,)}, "threads must be 1 or more, got 0"),
+        ({"parts": ("gru",)}, "part 'gru' is not known; choose of lstm, token"),
+        ({"cases": ("walk",)}, "case 'walk' is not known; choose of step, sequence"),
+        ({"caches": ("cold",)}, "caches 'cold' is not known; choose of warm, flushed"),
+        ({"batches": ()}, "there is nothing to measure"),
+        ({"seconds": 0.0}, "seconds is the time for a case, above 0"),
+        ({"seconds": float("nan")}, "seconds is the time for a case, above 0"),
+        ({"engines": ("tensorflow",)}, "engine 'tensorflow' is not known"),
+    ],
+)
+def test_settings_that_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings(**given)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.parametrize("layout", ["expand", "scan", "step"])
+def test_an_export_is_verified(layout: str, trained: Path, corpus: Path, dopant: Run, tmp_path: Path) -> None:
+    out = tmp_path / "m.onnx"
+    result = dopant("export", trained, "--out", out, "--layout", layout, "--verify", "--corpus", corpus, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["bytes"] == out.stat().st_size
+    assert found["layout"] == layout
+    assert found["verified"]["logits"] < 1e-5
+    assert found["verified"]["perplexity_onnx"] == pytest.approx(found["verified"]["perplexity"], rel=1e-5)
+
+
+def test_in_words(trained: Path, dopant: Run, tmp_path: Path) -> None:
+    result = dopant("export", trained, "--out", tmp_path / "m.onnx", "--verify")
+    assert result.exit_code == 0, result.output
+    assert "bytes, layout expand" in result.stderr
+    assert "of the largest one" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layout", "fold"], "layout 'fold' is not known; choose one of expand, scan, step"),
+        (["--corpus", "x"], "--corpus is what --verify reads"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], message: str, trained: Path, dopant: Run, tmp_path: Path) -> None:
+    result = dopant("export", trained, "--out", tmp_path / "m.onnx", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_model(dopant: Run, tmp_path: Path) -> None:
+    result = dopant("export", tmp_path, "--out", tmp_path / "m.onnx")
+    assert result.exit_code == 2
+    assert "not a whole model folder" in result.stderr
