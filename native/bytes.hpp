@@ -83,6 +83,22 @@ inline bool dense_bytes_one(const int8_t* values, const float* scales, const int
   return true;
 }
 
+// For 16 lanes from x on (a feature's lanes lie `stride` apart from the next's): the factors to bytes and back, or false
+// if a value is not finite.
+inline bool lane_scales(const float* x, int features, int stride, __m512* to_bytes, __m512* from_bytes) {
+  const __m512 sign = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff));
+  __m512i most = _mm512_setzero_si512();
+  for (int j = 0; j < features; ++j) {
+    const __m512 v = _mm512_and_ps(_mm512_loadu_ps(x + static_cast<size_t>(j) * stride), sign);
+    most = _mm512_max_epi32(most, _mm512_castps_si512(v));
+  }
+  if (_mm512_reduce_max_epi32(most) >= 0x7f800000) return false;
+  const __m512 largest = _mm512_max_ps(_mm512_castsi512_ps(most), _mm512_set1_ps(1e-30f));
+  *to_bytes = _mm512_div_ps(_mm512_set1_ps(127.0f), largest);
+  *from_bytes = _mm512_div_ps(largest, _mm512_set1_ps(127.0f));
+  return true;
+}
+
 // Lanes of 16: groups of four features lie together, [feature / 4][lane][feature % 4], so that one instruction does
 // four features of sixteen lanes with a broadcast group of four weights.
 inline bool dense_bytes_many(const int8_t* values, const float* scales, const int32_t* sums, int rows, int columns,
@@ -91,18 +107,11 @@ inline bool dense_bytes_many(const int8_t* values, const float* scales, const in
   Arena::Scope scope(arena);
   const int groups = (columns + 3) / 4;
   uint8_t* bytes = arena.take<uint8_t>(static_cast<size_t>(groups) * lanes * 4);
-  float* lane_scales = arena.take<float>(static_cast<size_t>(lanes));
-  const __m512 sign = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff));
+  float* lane_scale = arena.take<float>(static_cast<size_t>(lanes));
   for (int lane = 0; lane < lanes; lane += 16) {
-    __m512i most = _mm512_setzero_si512();
-    for (int j = 0; j < columns; ++j) {
-      const __m512 v = _mm512_and_ps(_mm512_loadu_ps(x + static_cast<size_t>(j) * lanes + lane), sign);
-      most = _mm512_max_epi32(most, _mm512_castps_si512(v));
-    }
-    if (_mm512_reduce_max_epi32(most) >= 0x7f800000) return false;
-    const __m512 largest = _mm512_max_ps(_mm512_castsi512_ps(most), _mm512_set1_ps(1e-30f));
-    _mm512_storeu_ps(lane_scales + lane, _mm512_div_ps(largest, _mm512_set1_ps(127.0f)));
-    const __m512 factor = _mm512_div_ps(_mm512_set1_ps(127.0f), largest);
+    __m512 factor, scale;
+    if (!lane_scales(x + lane, columns, lanes, &factor, &scale)) return false;
+    _mm512_storeu_ps(lane_scale + lane, scale);
     for (int g = 0; g < groups; ++g) {
       __m512i packed = _mm512_setzero_si512();
       for (int k = 0; k < 4; ++k) {
@@ -141,7 +150,7 @@ inline bool dense_bytes_many(const int8_t* values, const float* scales, const in
           total[r] = _mm512_dpbusd_epi32(total[r], four, _mm512_set1_epi32(weights));
         }
       }
-      const __m512 scale = _mm512_loadu_ps(lane_scales + lane);
+      const __m512 scale = _mm512_loadu_ps(lane_scale + lane);
       for (int r = 0; r < count; ++r) {
         const __m512i dot = _mm512_sub_epi32(total[r], _mm512_set1_epi32(128 * sums[row + r]));
         float* out = y + static_cast<size_t>(row + r) * lanes + lane;

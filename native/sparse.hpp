@@ -20,9 +20,10 @@ class SparsePart {
   using Entries = std::vector<Entry<T, Index>>;
 
  public:
-  SparsePart(const Entries& entries, int rows, int columns, bool fast) : columns_(columns) {
+  SparsePart(const Entries& entries, int rows, int columns, bool fast)
+      : columns_(columns), bytes_(fast && kBytes && sizeof(T) == 1) {
     if constexpr (kPanels && kBytes && sizeof(T) == 1) {
-      if (fast) {
+      if (bytes_) {
         one_ = SparsePanels<T, Index, true>::from(entries, rows, columns);
         return;
       }
@@ -34,7 +35,11 @@ class SparsePart {
   }
 
   void apply(const float* scales, const float* x, float* y, int lanes) const {
-    if (lanes > 1) return rows().apply(scales, x, y, lanes, Arena::of_this_thread());
+    if (lanes > 1) {
+      Arena& arena = Arena::of_this_thread();
+      if (!bytes_ || !rows().apply_bytes(scales, x, y, lanes, arena)) rows().apply(scales, x, y, lanes, arena);
+      return;
+    }
     const bool done = std::visit(
         [&](const auto& one) {
           if constexpr (std::is_same_v<std::decay_t<decltype(one)>, SparseSlices<T, Index>>) {
@@ -72,6 +77,7 @@ class SparsePart {
   }
 
   int columns_;
+  bool bytes_;
   std::conditional_t<
       sizeof(T) == 1,
       std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>>,

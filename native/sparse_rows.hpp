@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arena.hpp"
+#include "bytes.hpp"
 #include "vec.hpp"
 
 namespace dopant {
@@ -34,6 +35,7 @@ struct SparseRows {
     std::vector<int32_t> rows;
     std::vector<int32_t> sums;  // of each row's values: bytes of x have an offset of 128
   };
+  int width = 0;  // columns of the matrix
   std::vector<Tile> tiles;
   std::vector<Index> columns;  // tile after tile, row after row
   std::vector<T> values;
@@ -47,6 +49,7 @@ struct SparseRows {
   // Entries in the order of rows, and of columns within a row.
   static SparseRows from(const std::vector<Entry<T, Index>>& entries, int column_count) {
     SparseRows result;
+    result.width = column_count;
     for (int first = 0; first < column_count; first += kTile) {
       std::vector<std::vector<Entry<T, Index>>> rows;
       for (const auto& entry : entries) {
@@ -77,6 +80,9 @@ struct SparseRows {
     result.values.resize(result.values.size() + 64);  // whole registers are read
     return result;
   }
+
+  // The same with x in bytes; false where they cannot stand for x (a value that is not finite).
+  bool apply_bytes(const float* scales, const float* x, float* y, int lanes, Arena& arena) const;
 
   // y (rows, lanes) += scale[row] · (this x); scales may be null.
   void apply(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
@@ -145,5 +151,84 @@ struct SparseRows {
     }
   }
 };
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+
+// For each non-zero 16 bytes of x, the lanes of its column; four of them are interleaved to [lane][column].
+inline __m512i four_columns(const uint8_t* bytes, const uint16_t* column, __m512i interleave) {
+  auto lanes_of_column = [&](int k) {
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + static_cast<size_t>(column[k]) * 16));
+  };
+  __m512i four = _mm512_castsi128_si512(lanes_of_column(0));
+  four = _mm512_inserti32x4(four, lanes_of_column(1), 1);
+  four = _mm512_inserti32x4(four, lanes_of_column(2), 2);
+  four = _mm512_inserti32x4(four, lanes_of_column(3), 3);
+  return _mm512_permutexvar_epi8(interleave, four);
+}
+
+// Four values in every lane; as a broadcast from memory, which keeps the shuffle unit free.
+inline __m512i four_values(const int8_t* value) {
+  return _mm512_castps_si512(_mm512_set1_ps(*reinterpret_cast<const UnalignedFloat*>(value)));
+}
+
+template <class T, class Index>
+bool SparseRows<T, Index>::apply_bytes(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
+  if constexpr (sizeof(T) == 1 && sizeof(Index) == 2) {
+    Arena::Scope scope(arena);
+    alignas(64) uint8_t places[64];
+    for (int k = 0; k < 64; ++k) places[k] = static_cast<uint8_t>(k % 4 * 16 + k / 4);
+    const __m512i interleave = _mm512_load_si512(places), zero = _mm512_set1_epi32(128);
+    uint8_t* bytes = arena.take<uint8_t>(static_cast<size_t>(width) * 16);
+    float* full = lanes < 16 ? arena.take<float>(static_cast<size_t>(width) * 16) : nullptr;
+    if (full != nullptr)  // 4 or 8 lanes are filled up to 16
+      for (int j = 0; j < width; ++j)
+        _mm512_store_ps(full + j * 16, (__m512)load_first(x + static_cast<size_t>(j) * lanes, lanes));
+    for (int lane = 0; lane < lanes; lane += 16) {
+      const float* from = full != nullptr ? full : x + lane;
+      const int stride = full != nullptr ? 16 : lanes, count = lanes < 16 ? lanes : 16;
+      __m512 factor, lane_scale;
+      if (!lane_scales(from, width, stride, &factor, &lane_scale)) return false;
+      for (int j = 0; j < width; ++j) {
+        const __m512 v = _mm512_mul_ps(_mm512_loadu_ps(from + static_cast<size_t>(j) * stride), factor);
+        const __m512i level = _mm512_add_epi32(_mm512_cvtps_epi32(v), zero);
+        _mm_store_si128(reinterpret_cast<__m128i*>(bytes + j * 16), _mm512_cvtepi32_epi8(level));
+      }
+      const uint16_t* column = columns.data();
+      const int8_t* value = values.data();
+      for (const Tile& tile : tiles) {
+        size_t at = 0;
+        for (const Run& run : tile.runs)
+          for (int n = 0; n < run.count; ++n, ++at) {
+            __m512i even = _mm512_set1_epi32(-128 * tile.sums[at]), odd = _mm512_setzero_si512();
+            int i = 0;
+            for (; i + 8 <= run.length; i += 8, column += 8, value += 8) {
+              even = _mm512_dpbusd_epi32(even, four_columns(bytes, column, interleave), four_values(value));
+              odd = _mm512_dpbusd_epi32(odd, four_columns(bytes, column + 4, interleave), four_values(value + 4));
+            }
+            if (i < run.length) {
+              even = _mm512_dpbusd_epi32(even, four_columns(bytes, column, interleave), four_values(value));
+              column += 4;
+              value += 4;
+            }
+            const int row = tile.rows[at];
+            float* to = y + static_cast<size_t>(row) * lanes + lane;
+            const Vec<W> dot = (Vec<W>)_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
+            store_first(to, load_first(to, count) + dot * ((Vec<W>)lane_scale * scales[row]), count);
+          }
+      }
+    }
+    return true;
+  }
+  return false;
+}
+
+#else
+
+template <class T, class Index>
+bool SparseRows<T, Index>::apply_bytes(const float*, const float*, float*, int, Arena&) const {
+  return false;
+}
+
+#endif
 
 }  // namespace dopant
