@@ -43,7 +43,7 @@ FITS: list[tuple[tuple[int, int], Structure]] = [
 
 CHILD = """
 import json, sys, time
-from dopant.storage.folder import load
+from dopant.storage.folder import load_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 class Largest(TorchDispatchMode):
@@ -59,16 +59,16 @@ def resident(line):
     with open("/proc/self/status") as status:
         return 1024 * int(next(text for text in status if text.startswith(line)).split()[1])
 
-load(sys.argv[2])  # a tiny one, so that what Python imports late is not counted
+load_model(sys.argv[2])  # a tiny one, so that what Python imports late is not counted
 with open("/proc/self/clear_refs", "w") as mark:  # Linux: the peak counts from here
     mark.write("5")
 before = resident("VmRSS")
 started = time.perf_counter()
-load(sys.argv[1])
+load_model(sys.argv[1])
 seconds = time.perf_counter() - started
 grown = resident("VmHWM") - before
 with Largest():
-    load(sys.argv[1])
+    load_model(sys.argv[1])
 print(json.dumps({"seconds": seconds, "peak_growth_bytes": grown, "largest_tensor": Largest.entries}))
 """
 

@@ -167,8 +167,18 @@ API void dopant_free_lstm(void* handle) { delete static_cast<Lstm*>(handle); }
 API int64_t dopant_state_size(const void* handle, int batch) {
   return static_cast<int64_t>(static_cast<const Lstm*>(handle)->state_size(batch));
 }
-API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch, float* state, float* y) {
-  return guarded([&] { static_cast<const Lstm*>(handle)->run(x, steps, batch, state, y); });
+// x (steps, batch, inputs) -> y (steps, batch, outputs); the state before, which may be null for zeros, and after.
+API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch, const float* before, float* after,
+                        float* y) {
+  return guarded([&] {
+    const Lstm& lstm = *static_cast<const Lstm*>(handle);
+    const size_t bytes = sizeof(float) * lstm.state_size(batch);
+    if (before == nullptr)
+      std::memset(after, 0, bytes);
+    else if (before != after)
+      std::memcpy(after, before, bytes);
+    lstm.run(x, steps, batch, after, y);
+  });
 }
 // Between a state and torch's h (layers · directions, batch, outputs) and c (…, batch, hidden).
 API void dopant_state_from(const void* handle, const float* h, const float* c, int batch, float* state) {

@@ -50,8 +50,11 @@ if TYPE_CHECKING:
     from dopant.recipes.pipeline import evaluate as evaluate
     from dopant.recipes.pipeline import generate as generate
     from dopant.recipes.pipeline import train as train
+    from dopant.runtime.layers import accelerate as accelerate
+    from dopant.runtime.load import load as load
+    from dopant.runtime.runtime import Runtime as Runtime
     from dopant.storage.folder import from_pretrained as from_pretrained
-    from dopant.storage.folder import load as load
+    from dopant.storage.folder import load_model as load_model
     from dopant.storage.folder import save_pretrained as save_pretrained
     from dopant.storage.inspect import inspect as inspect
     from dopant.structures.base import Structure as Structure
@@ -99,8 +102,11 @@ _HOMES = {
     "evaluate": "dopant.recipes.pipeline",
     "generate": "dopant.recipes.pipeline",
     "train": "dopant.recipes.pipeline",
+    "accelerate": "dopant.runtime.layers",
+    "load": "dopant.runtime.load",
+    "Runtime": "dopant.runtime.runtime",
     "from_pretrained": "dopant.storage.folder",
-    "load": "dopant.storage.folder",
+    "load_model": "dopant.storage.folder",
     "save_pretrained": "dopant.storage.folder",
     "inspect": "dopant.storage.inspect",
     "Structure": "dopant.structures.base",

@@ -16,7 +16,7 @@ from dopant.export.verify import OnnxModel, check_perplexity, logits_difference
 from dopant.export.write import export
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
-from dopant.storage.folder import load, save
+from dopant.storage.folder import load_model, save
 from dopant.structures import (
     Dense,
     DenseWeight,
@@ -117,7 +117,7 @@ def test_a_folder_keeps_its_types(values: Any, layout: Layout, tmp_path: Path) -
     }
     assert types["lstm.weight_l0.base.factor_0"] == types["embedding.weight.overlay.values"] == values
     assert types["lstm.weight_l1.overlay.positions"] == "uint8"
-    loaded = load(folder).model
+    loaded = load_model(folder).model
     assert logits_difference(loaded, OnnxModel(written.path, loaded.config)) < 2e-6
 
 

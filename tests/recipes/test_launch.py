@@ -13,7 +13,7 @@ from dopant.data import Corpus
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.storage.folder import load
+from dopant.storage.folder import load_model
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_torchrun_launches_the_command(
     assert done.stderr.count("wrote ") == 1
     alone = tmp_path / "alone"
     run_recipe(recipe, corpus, alone)
-    ours, theirs = load(tmp_path / "m").model, load(alone).model
+    ours, theirs = load_model(tmp_path / "m").model, load_model(alone).model
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name].float(), tensor.float(), rtol=1e-3, atol=1e-3)
 

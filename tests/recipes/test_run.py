@@ -19,7 +19,7 @@ from dopant.recipes.run import meet_byte_target, report_trained, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
 from dopant.report.report import Report, read_report
-from dopant.storage.folder import load
+from dopant.storage.folder import load_model
 from dopant.storage.inspect import inspect
 
 Tiny = Callable[..., Recipe]
@@ -54,7 +54,7 @@ def test_every_method_runs_end_to_end(method: str, tiny: Tiny, corpus: Corpus, t
     assert row.file_bytes == (tmp_path / "m" / "model.safetensors").stat().st_size
     assert [curve.epoch for curve in row.curves] == [1]
     assert bool(row.paths) is method.startswith("doped")
-    assert len(row.weights) == len(slots(load(tmp_path / "m").model))
+    assert len(row.weights) == len(slots(load_model(tmp_path / "m").model))
     protocol = report.protocol
     assert (protocol.corpus, protocol.checksum) == ("made-up", corpus.checksum)
     assert protocol.tokens.model_dump() == {"train": 720, "valid": 150, "test": 150}

@@ -15,7 +15,7 @@ from dopant.errors import FileError, InputError, KindError
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
 from dopant.storage import folder as folder_module
-from dopant.storage import inspect, load, save
+from dopant.storage import inspect, load_model, save
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight, MaskedWeight, Sparse, SparseWeight
 
 TOKENS = torch.tensor([[1, 2], [3, 4], [29, 0]])
@@ -32,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_float32_gives_the_same_outputs(tmp_path: Path, language_model: LanguageModel) -> None:
     save(tmp_path / "m", language_model)
-    loaded = load(tmp_path / "m").model
+    loaded = load_model(tmp_path / "m").model
     assert torch.equal(loaded(TOKENS)[0], language_model(TOKENS)[0])
     assert loaded.config == language_model.config
     assert not loaded.training
@@ -40,7 +40,7 @@ def test_float32_gives_the_same_outputs(tmp_path: Path, language_model: Language
 
 def test_other_values_give_nearly_the_same(tmp_path: Path, language_model: LanguageModel, storage: Storage) -> None:
     save(tmp_path / "m", language_model, storage=storage)
-    error = (load(tmp_path / "m").model(TOKENS)[0] - language_model(TOKENS)[0]).abs().max()
+    error = (load_model(tmp_path / "m").model(TOKENS)[0] - language_model(TOKENS)[0]).abs().max()
     assert error <= {"float32": 0.0, "float16": 1e-3, "int8": 2e-2}[storage.values]
     assert storage.values == "float32" or error > 0
 
@@ -57,11 +57,11 @@ def test_tensor_bytes_are_those_of_the_cost(tmp_path: Path, language_model: Lang
 def test_everything_else_comes_back(tmp_path: Path, language_model: LanguageModel) -> None:
     extra = {"note": "π", "numbers": [1, 2.5, None, True], "deep": {"a": {}}}
     save(tmp_path / "m", language_model, tokenizer=Tokenizer(), recipe="seed: 1 # ü\n", extra=extra)
-    loaded = load(tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
     assert loaded.tokenizer == Tokenizer().to_json()
     assert loaded.recipe == "seed: 1 # ü\n"
     assert loaded.config.extra == extra
-    bare = load(save(tmp_path / "bare", language_model))
+    bare = load_model(save(tmp_path / "bare", language_model))
     assert (bare.tokenizer, bare.recipe, bare.config.extra) == (None, None, {})
     assert sorted(files(tmp_path / "bare")) == ["config.json", "model.safetensors"]
 
@@ -71,8 +71,8 @@ def test_saving_twice_makes_the_same_bytes(tmp_path: Path, language_model: Langu
     save(tmp_path / "1", language_model, **options)
     save(tmp_path / "2", language_model, **options)
     assert files(tmp_path / "1") == files(tmp_path / "2")
-    save(tmp_path / "3", load(tmp_path / "1").model, tokenizer=Tokenizer(), recipe="a")
-    save(tmp_path / "4", load(tmp_path / "3").model, tokenizer=Tokenizer(), recipe="a")
+    save(tmp_path / "3", load_model(tmp_path / "1").model, tokenizer=Tokenizer(), recipe="a")
+    save(tmp_path / "4", load_model(tmp_path / "3").model, tokenizer=Tokenizer(), recipe="a")
     assert files(tmp_path / "3") == files(tmp_path / "4")
 
 
@@ -81,7 +81,7 @@ def test_storage_can_be_given_by_weight(tmp_path: Path, language_model: Language
     stored = {weight.name: weight.storage for weight in inspect(tmp_path / "m").weights}
     assert stored.pop("lstm.weight_l0") == Storage("int8", "rice")
     assert set(stored.values()) == {FLOAT32}
-    assert torch.isfinite(load(tmp_path / "m").model(TOKENS)[0]).all()
+    assert torch.isfinite(load_model(tmp_path / "m").model(TOKENS)[0]).all()
     with pytest.raises(InputError, match=r"no weight 'lstm.weight_l9'.*did you mean 'lstm.weight_l"):
         save(tmp_path / "n", language_model, storage={"lstm.weight_l9": FLOAT32})
 
@@ -90,7 +90,7 @@ def test_a_tied_weight_is_stored_once_and_tied_again(tmp_path: Path) -> None:
     model = LanguageModel(LanguageModelConfig(vocabulary=30, hidden=8, tied=True)).eval()
     slots(model)[0].set(LowRank(2).new((30, 8)))
     save(tmp_path / "m", model)
-    loaded = load(tmp_path / "m").model
+    loaded = load_model(tmp_path / "m").model
     assert loaded.embedding.weight is loaded.decoder.weight
     assert torch.equal(loaded(TOKENS)[0], model(TOKENS)[0])
     assert inspect(tmp_path / "m").weights[0].tied == ("decoder.weight",)
@@ -98,20 +98,20 @@ def test_a_tied_weight_is_stored_once_and_tied_again(tmp_path: Path) -> None:
 
 def test_two_matrices_a_layer(tmp_path: Path) -> None:
     model = LanguageModel(LanguageModelConfig(vocabulary=30, hidden=8, joint=False)).eval()
-    assert torch.equal(load(save(tmp_path / "m", model)).model(TOKENS)[0], model(TOKENS)[0])
+    assert torch.equal(load_model(save(tmp_path / "m", model)).model(TOKENS)[0], model(TOKENS)[0])
 
 
 def test_a_training_form_is_loaded_as_the_stored_form(tmp_path: Path, language_model: LanguageModel) -> None:
     slot = slots(language_model)[1]
     assert isinstance(slot.weight.overlay, SparseWeight)
     slot.weight.overlay = MaskedWeight.from_sparse(slot.weight.overlay)
-    loaded = load(save(tmp_path / "m", language_model)).model
+    loaded = load_model(save(tmp_path / "m", language_model)).model
     assert isinstance(slots(loaded)[1].weight.overlay, SparseWeight)
     torch.testing.assert_close(loaded(TOKENS)[0], language_model(TOKENS)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_loaded_model_can_be_trained(tmp_path: Path, language_model: LanguageModel) -> None:
-    model = load(save(tmp_path / "m", language_model)).model.train()
+    model = load_model(save(tmp_path / "m", language_model)).model.train()
     model(TOKENS)[0].logsumexp(-1).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -124,7 +124,7 @@ def test_no_dense_matrix_is_formed(
 
     for slot in slots(language_model):
         monkeypatch.setattr(type(slot.weight), "to_dense", forbidden)
-    load(save(tmp_path / "m", language_model, storage=Storage("int8", "rice")))
+    load_model(save(tmp_path / "m", language_model, storage=Storage("int8", "rice")))
     inspect(tmp_path / "m")
 
 
@@ -139,7 +139,7 @@ def test_a_model_of_gigabytes_loads_in_its_compact_size(tmp_path: Path) -> None:
     model.decoder.bias = torch.nn.Parameter(torch.zeros(1_000_000))
     save(tmp_path / "m", model)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loaded = load(tmp_path / "m").model  # dense, embedding and decoder would take 8 GB
+    loaded = load_model(tmp_path / "m").model  # dense, embedding and decoder would take 8 GB
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 100e6
     assert loaded.embedding.weight.shape == (1_000_000, 1024)
@@ -152,7 +152,7 @@ def test_an_old_folder_needs_force(tmp_path: Path, language_model: LanguageModel
         save(tmp_path / "m", language_model, recipe="new")
     assert files(tmp_path / "m") == old
     save(tmp_path / "m", language_model, recipe="new", force=True)
-    assert load(tmp_path / "m").recipe == "new"
+    assert load_model(tmp_path / "m").recipe == "new"
     assert os.listdir(tmp_path) == ["m"]
 
 
@@ -220,7 +220,7 @@ def test_a_place_without_a_model(tmp_path: Path, language_model: LanguageModel) 
         ("nul\0", "no model folder"),
         ("x" * 5000, "no model folder"),
     ):
-        for function in (load, inspect):
+        for function in (load_model, inspect):
             with pytest.raises(FileError, match=text):
                 function(place)
 
@@ -231,18 +231,18 @@ def test_each_file_of_a_folder_is_needed(tmp_path: Path, language_model: Languag
     for name, contents in whole.items():
         (tmp_path / "m" / name).unlink()
         with pytest.raises(FileError, match=rf"{name} is missing"):
-            load(tmp_path / "m")
+            load_model(tmp_path / "m")
         (tmp_path / "m" / name).mkdir()
         with pytest.raises(FileError, match="not a regular file"):
-            load(tmp_path / "m")
+            load_model(tmp_path / "m")
         (tmp_path / "m" / name).rmdir()
         (tmp_path / "m" / name).write_bytes(contents)
     (tmp_path / "m" / "README.md").touch()
-    load(tmp_path / "m")
+    load_model(tmp_path / "m")
 
 
 def test_a_module_is_not_loaded_as_a_language_model(tmp_path: Path, language_model: LanguageModel) -> None:
     save(tmp_path / "m", torch.nn.Sequential(language_model))
     assert json.loads((tmp_path / "m" / "config.json").read_text())["model"] == {"kind": "module", "config": {}}
     with pytest.raises(KindError, match="from_pretrained"):
-        load(tmp_path / "m")
+        load_model(tmp_path / "m")

@@ -15,7 +15,7 @@ import torch
 from dopant.cost import Storage
 from dopant.errors import DopantError
 from dopant.models.language_model import LanguageModel
-from dopant.storage import inspect, load, save
+from dopant.storage import inspect, load_model, save
 
 ROUNDS = 180  # for each of the tests and storages below: 1,080 mutated folders
 
@@ -95,7 +95,7 @@ def read(folder: Path) -> LanguageModel | None:
     """What both readers make of a folder; any error but ours fails the test."""
     found: list[Any] = []
     errors: list[str] = []
-    for function in (inspect, load):
+    for function in (inspect, load_model):
         try:
             found.append(function(folder))
         except DopantError as error:
@@ -109,7 +109,7 @@ def test_without_the_checksums_nothing_but_the_same_model_loads(folder: Path) ->
     chance = random.Random(0)
     names = sorted(path.name for path in folder.iterdir())
     whole = {name: (folder / name).read_bytes() for name in names}
-    original = numbers(load(folder).model)
+    original = numbers(load_model(folder).model)
     refused = 0
     for _ in range(ROUNDS):
         name = chance.choice((*names, "config.json", "model.safetensors"))
@@ -123,13 +123,13 @@ def test_without_the_checksums_nothing_but_the_same_model_loads(folder: Path) ->
         assert model is None or same(numbers(model), original)
         (folder / name).write_bytes(whole[name])
     assert refused > 0.9 * ROUNDS
-    assert same(numbers(load(folder).model), original)
+    assert same(numbers(load_model(folder).model), original)
 
 
 def test_with_fitting_checksums_nothing_but_a_sound_model_loads(folder: Path, forge: Callable[..., None]) -> None:
     chance = random.Random(1)
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
-    shapes = {name: tensor.shape for name, tensor in numbers(load(folder).model).items()}
+    shapes = {name: tensor.shape for name, tensor in numbers(load_model(folder).model).items()}
     refused = 0
 
     def last_bytes_altered(body: bytes) -> bytes:

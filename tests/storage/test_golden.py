@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dopant.layers import slots
-from dopant.storage import from_pretrained, inspect, load, save
+from dopant.storage import from_pretrained, inspect, load_model, save
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULES = sorted(folder for folder in GOLDEN.glob("v*/*-*") if folder.is_dir() and folder.name != "language-model")
@@ -53,7 +53,7 @@ def test_every_structure_in_every_storage(folder: Path, make: ModuleType) -> Non
 
 @pytest.mark.parametrize("folder", MODELS, ids=name_of)
 def test_a_language_model(folder: Path, make: ModuleType) -> None:
-    loaded = load(folder)
+    loaded = load_model(folder)
     expected = np.load(folder.with_name(folder.name + ".npz"), allow_pickle=False)["logits"]
     logits = loaded.model(torch.arange(12).view(6, 2))[0].detach().numpy()
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)

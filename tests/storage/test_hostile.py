@@ -16,7 +16,7 @@ import pytest
 from dopant.cost import Storage
 from dopant.errors import ChecksumError, FileError, KindError, TensorError, VersionError
 from dopant.models.language_model import LanguageModel
-from dopant.storage import inspect, load, save
+from dopant.storage import inspect, load_model, save
 
 Config = dict[str, Any]
 
@@ -162,7 +162,7 @@ def test_hostile_configs(tmp_path: Path, language_model: LanguageModel, forge: C
     folder = save(tmp_path / "m", language_model)
     forge(folder, config=alter)
     with pytest.raises(error, match=text) as caught:
-        load(folder)
+        load_model(folder)
     assert type(caught.value) is error
     assert str(caught.value).startswith((f"{folder}: ", f"{folder} "))
     assert len(str(caught.value)) < 800
@@ -204,7 +204,7 @@ def test_hostile_headers(tmp_path: Path, language_model: LanguageModel, forge: C
     folder = save(tmp_path / "m", language_model)
     forge(folder, header=alter)
     with pytest.raises(error, match=told_of(folder, text)):
-        load(folder)
+        load_model(folder)
 
 
 def test_a_surplus_tensor(tmp_path: Path, language_model: LanguageModel, forge: Callable[..., None]) -> None:
@@ -216,7 +216,7 @@ def test_a_surplus_tensor(tmp_path: Path, language_model: LanguageModel, forge: 
 
     forge(folder, header=add, data=lambda body: body + b"evil")
     with pytest.raises(TensorError, match=told_of(folder, "'surplus' belongs to nothing")):
-        load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_hostile_numbers(
 
     forge(folder, whole=overwrite)
     with pytest.raises(TensorError, match=told_of(folder, text)):
-        load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_files_that_are_not_what_they_should_be(
 ) -> None:
     folder = save(tmp_path / "m", language_model)
     (folder / name).write_bytes(raw)
-    for function in (load, inspect):
+    for function in (load_model, inspect):
         with pytest.raises(FileError, match=told_of(folder, text)):
             function(folder)
 
@@ -295,7 +295,7 @@ def test_altered_files(tmp_path: Path, language_model: LanguageModel, name: str)
     assert altered != raw
     (folder / name).write_bytes(altered)
     with pytest.raises(ChecksumError, match=told_of(folder, f"{name} was altered")):
-        load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -312,11 +312,11 @@ def test_texts_of_nonsense_with_a_fitting_checksum(
     folder = save(tmp_path / "m", language_model)
     (folder / name).write_bytes(raw)
     forge(folder, config=lambda data: None)
-    load(folder)  # a file that is not listed is not read
+    load_model(folder)  # a file that is not listed is not read
 
     forge(folder, config=put(f"files/{name}", hashlib.sha256(raw).hexdigest()))
     with pytest.raises(FileError, match=told_of(folder, text)):
-        load(folder)
+        load_model(folder)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path, language_model: LanguageModel) -> None:
@@ -326,7 +326,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, language_model: LanguageModel)
         (folder / name).unlink()
         os.mkfifo(folder / name)
         with pytest.raises(FileError, match="not a regular file"):
-            load(folder)
+            load_model(folder)
         (folder / name).unlink()
         (folder / name).write_bytes(kept)
 
@@ -339,7 +339,7 @@ def test_sizes_are_checked_before_anything_is_allocated(
         file.truncate(50 * 2**30)  # 50 GB of nothing, which takes no room on the disk
     tracemalloc.start()
     try:
-        for function in (load, inspect):
+        for function in (load_model, inspect):
             with pytest.raises(FileError, match="something was added"):
                 function(folder)
         assert tracemalloc.get_traced_memory()[1] < 5e6

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dopant.cost import Storage
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel
-from dopant.storage import from_pretrained, load, save
+from dopant.storage import from_pretrained, load_model, save
 from dopant.structures import SparseWeight, StructuredWeight
 
 Tensors = dict[str, np.ndarray]
@@ -180,7 +180,7 @@ def test_a_stranger_reads_what_we_read(tmp_path: Path, language_model: LanguageM
 
     folder = save(tmp_path / "m", language_model, storage=storage, tokenizer=Tokenizer(), extra={"ü": 1e-7})
     weights, plain = read_folder(folder)
-    loaded = load(folder).model
+    loaded = load_model(folder).model
     assert weights.keys() == {slot.name for slot in slots(loaded)}
     for slot in slots(loaded):
         ours = slot.weight.double().to_dense().detach().numpy()

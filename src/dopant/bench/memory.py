@@ -41,13 +41,13 @@ def main(folder: str, name: str, precision: str, part: Part) -> None:
     from dopant.bench.engines import ENGINES
     from dopant.bench.subject import Subject
     from dopant.models.language_model import LanguageModel, LanguageModelConfig
-    from dopant.storage.folder import load, save
+    from dopant.storage.folder import load_model, save
 
     torch.set_num_threads(1)
     engine = next(one for one in ENGINES if (one.name, one.precision) == (name, precision))
 
     def made(path: str | Path) -> object:
-        subject = Subject(load(path).model)
+        subject = Subject(load_model(path).model)
         run = engine.build(subject, part, 1)(subject.inputs(part, "sequence", 1))
         run()
         return run  # the subject goes, with what the engine does not hold

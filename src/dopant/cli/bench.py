@@ -12,11 +12,12 @@ import typer
 
 from dopant.cli.guard import guarded
 from dopant.cli.options import Count, Force, Json, Quiet, Seed, Target, overrides
-from dopant.cli.output import say, show_json, show_rich
+from dopant.cli.output import say, show_json, stdout
 
 if TYPE_CHECKING:
     from dopant.bench.run import Listener
     from dopant.models import LanguageModel
+    from dopant.recipes.overrides import Override
 
 EXAMPLE = "dopant bench --model medium --target 25x --count parameters --part lstm --batch 1,8,32 --out runs/bench"
 
@@ -100,9 +101,9 @@ def bench(
     if folder is not None:
         if target is not None:
             raise InputError("--target is for an untrained model (--model); a folder's model is what it is")
-        from dopant.storage.folder import load
+        from dopant.storage.folder import load_model
 
-        subject, name = load(folder).model, folder.name or str(folder)
+        subject, name = load_model(folder).model, folder.name or str(folder)
     else:
         changes = overrides([], target=target, count=count, scope=scope)
         subject, name = _untrained(str(model), method, changes, vocabulary, seed)
@@ -116,10 +117,12 @@ def bench(
     if as_json:
         show_json(found.model_dump(mode="json"))
     else:
-        show_rich(make_table(found))
+        stdout().print(make_table(found))
 
 
-def _untrained(model: str, method: str, changes: list[str], vocabulary: int, seed: int) -> tuple[LanguageModel, str]:
+def _untrained(
+    model: str, method: str, changes: list[str | Override], vocabulary: int, seed: int
+) -> tuple[LanguageModel, str]:
     """The model of a plan, its weights random; a call of it in words."""
     import torch
 

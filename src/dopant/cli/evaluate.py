@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Corpus, Json, Threads
+from dopant.cli.options import Corpus, Json, Precision, Threads
 from dopant.cli.output import show, show_json
 
 EXAMPLE = "dopant evaluate runs/first/doped-kronecker --corpus python-docs --split test"
@@ -20,6 +20,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.", show_default=False)],
     corpus: Corpus = "python-docs",
     split: Annotated[str, typer.Option("--split", metavar="train|valid|test", help="What to read.")] = "test",
+    precision: Precision = "exact",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +34,7 @@ def evaluate(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    found = run(folder, corpus, split, command=context.obj or ())
+    found = run(folder, corpus, split, precision=cast(Any, precision), command=context.obj or ())
     if as_json:
         show_json(found.to_dict())
         return

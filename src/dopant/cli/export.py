@@ -68,9 +68,9 @@ def _verify(folder: Path, written: Exported, corpus: str | None) -> dict[str, An
     from dopant.data import read_corpus
     from dopant.export.verify import OnnxModel, check_perplexity, logits_difference
     from dopant.recipes.setting import encode, load_with_tokenizer
-    from dopant.storage.folder import load
+    from dopant.storage.folder import load_model
 
-    model = load(folder).model
+    model = load_model(folder).model
     onnx = OnnxModel(written.path, model.config)
     found = {"logits": logits_difference(model, onnx)}
     if corpus is not None:

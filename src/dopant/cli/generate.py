@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Json, Quiet
+from dopant.cli.options import Json, Precision, Quiet
 from dopant.cli.output import say, show, show_json
 
 EXAMPLE = 'dopant generate runs/first/doped-kronecker --prompt "return the" --tokens 40 --seed 0'
@@ -24,6 +24,7 @@ def generate(
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", metavar="T", min=0.0, help="0 takes the likeliest token each time.")
     ] = 1.0,
+    precision: Precision = "exact",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -33,7 +34,7 @@ def generate(
     """
     from dopant.recipes.pipeline import generate as run
 
-    found = run(folder, prompt, tokens, seed=seed, temperature=temperature)
+    found = run(folder, prompt, tokens, seed=seed, temperature=temperature, precision=cast(Any, precision))
     if found.unknown_words:
         named = ", ".join(found.unknown_words[:10]) + (" ..." if len(found.unknown_words) > 10 else "")
         say(f"not in the vocabulary, read as <unk>: {named}", quiet=quiet)

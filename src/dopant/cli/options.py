@@ -56,6 +56,10 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Threads of torch; equal bits need equal threads."),
 ]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", metavar="exact|fast", help="Compute in float32, or faster in 8 bits."),
+]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to train.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is in the output folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]

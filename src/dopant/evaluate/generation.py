@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dopant.errors import InputError
+from dopant.evaluate.mode import Scorer, evaluating
 
 
 def generate(
-    model: nn.Module, prompt: Tensor, tokens: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    model: Scorer, prompt: Tensor, tokens: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
 ) -> list[int]:
     """Continue a prompt.
 
     Args:
-        model: maps (tokens (time, batch), state) to (logits (time, batch, vocabulary), state).
+        model: a model, or a runtime.
         prompt: (n,) int64, one token at least.
         tokens: how many to draw.
         temperature: 0 takes the likeliest, 1 draws from the model's distribution.
@@ -35,21 +36,16 @@ def generate(
     if not 0.0 <= temperature < math.inf:
         raise InputError(f"temperature must be a number of 0 or more, got {temperature}")
     drawn: list[int] = []
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits, state = model(prompt.view(-1, 1), None)
-            while True:
-                scores = logits[-1, 0].float().cpu()
-                if temperature == 0.0:
-                    token = int(scores.argmax())
-                else:
-                    chances = torch.softmax((scores - scores.max()).double() / temperature, dim=-1)  # 0 / tiny is 0
-                    token = int(torch.multinomial(chances, 1, generator=generator))
-                drawn.append(token)
-                if len(drawn) == tokens:
-                    return drawn
-                logits, state = model(prompt.new_tensor([[token]]), state)
-    finally:
-        model.train(training)
+    with evaluating(model) as device:
+        logits, state = model(prompt.to(device).view(-1, 1), None)
+        while True:
+            scores = logits[-1, 0].float().cpu()
+            if temperature == 0.0:
+                token = int(scores.argmax())
+            else:
+                chances = torch.softmax((scores - scores.max()).double() / temperature, dim=-1)  # 0 / tiny is 0
+                token = int(torch.multinomial(chances, 1, generator=generator))
+            drawn.append(token)
+            if len(drawn) == tokens:
+                return drawn
+            logits, state = model(torch.tensor([[token]], device=device), state)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dopant.errors import InputError
+from dopant.evaluate.mode import Scorer, evaluating
 
 
-def perplexity(model: nn.Module, columns: Tensor, *, unroll: int = 64) -> float:
+def perplexity(model: Scorer, columns: Tensor, *, unroll: int = 64) -> float:
     """exp of the mean negative log-likelihood of each token given all before it in its stream.
 
     Args:
-        model: maps (tokens (time, batch), state) to (logits (time, batch, vocabulary), state).
+        model: a model, or a runtime.
         columns: (steps, batch) int64; batch 1 scores a text as a whole (Zaremba et al.'s way for the test set).
         unroll: tokens a stream a call; the result does not depend on it, memory does.
 
@@ -31,20 +31,14 @@ def perplexity(model: nn.Module, columns: Tensor, *, unroll: int = 64) -> float:
         )
     if unroll < 1:
         raise InputError(f"unroll is {unroll}; at least 1 is needed")
-    device = next(model.parameters()).device
-    columns = columns.to(device)
-    training = model.training
-    model.eval()
     total, count, state = 0.0, 0, None
-    try:
-        with torch.no_grad():
-            for start in range(0, len(columns) - 1, unroll):
-                inputs, targets = columns[start : start + unroll], columns[start + 1 : start + 1 + unroll]
-                inputs = inputs[: len(targets)]
-                logits, state = model(inputs, state)
-                total += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
-                count += targets.numel()
-    finally:
-        model.train(training)
+    with evaluating(model) as device:
+        columns = columns.to(device)
+        for start in range(0, len(columns) - 1, unroll):
+            inputs, targets = columns[start : start + unroll], columns[start + 1 : start + 1 + unroll]
+            inputs = inputs[: len(targets)]
+            logits, state = model(inputs, state)
+            total += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
+            count += targets.numel()
     mean = total / count
     return math.exp(mean) if mean < 700.0 else math.inf

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dopant.errors import InputError
 from dopant.export.model import Layout, make_model
-from dopant.storage.folder import load
+from dopant.storage.folder import load_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def export(folder: str | Path, out: str | Path, layout: Layout = "expand", *, fo
         raise InputError(f"{out} exists already; choose another name, or replace it with force")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is no folder; make it first, or write to another place")
-    loaded = load(folder)
+    loaded = load_model(folder)
     storages = {name: entry.storage for name, entry in loaded.config.weights.items()}
     proto = make_model(loaded.model, layout, storages)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from dopant.layers.kernel import Kernel, kernel_for
 from dopant.layers.row_masks import masked_rows
 from dopant.structures import Dense, StructuredWeight
 
@@ -27,6 +30,7 @@ class Embedding(nn.Module):
         weight: StructuredWeight | None = None,
     ) -> None:
         super().__init__()
+        self.kernel: Kernel | None = None
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx + num_embeddings if padding_idx is not None and padding_idx < 0 else padding_idx
@@ -39,6 +43,8 @@ class Embedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """index (...) of integers -> (..., embedding_dim)."""
+        if (kernel := kernel_for(self, index)) is not None:
+            return cast(Tensor, kernel(index))
         rows = masked_rows(self.weight, index)
         if self.padding_idx is not None and rows.requires_grad:
             rows = torch.where((index == self.padding_idx).unsqueeze(-1), rows.detach(), rows)

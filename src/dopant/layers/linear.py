@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from dopant.layers.kernel import Kernel, kernel_for
 from dopant.layers.row_masks import products, summed
 from dopant.structures import Dense, StructuredWeight
 
@@ -27,6 +30,7 @@ class Linear(nn.Module):
         weight: StructuredWeight | None = None,
     ) -> None:
         super().__init__()
+        self.kernel: Kernel | None = None
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Dense().new((out_features, in_features)) if weight is None else weight
@@ -35,6 +39,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features)."""
+        if (kernel := kernel_for(self, x)) is not None:
+            return cast(Tensor, kernel(x))
         y = summed(products(self.weight), x)
         if self.bias is None:
             return y

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from dopant.errors import InputError
+from dopant.layers.kernel import Kernel, kernel_for
 from dopant.layers.row_masks import masked_dense, masks_are_by_row, products, summed
 from dopant.structures import Dense, StructuredWeight
 from dopant.structures.base import uniform
@@ -46,6 +47,7 @@ class LSTM(nn.Module):
         contraction: Contraction = "dense",
     ) -> None:
         super().__init__()
+        self.kernel: Kernel | None = None
         if not 0 <= proj_size < hidden_size:
             raise InputError(f"proj_size must be 0 or less than hidden_size {hidden_size}, got {proj_size}")
         if num_layers < 1 or input_size < 1:
@@ -103,6 +105,8 @@ class LSTM(nn.Module):
         Raises:
             InputError: the input or the state has another shape than this.
         """
+        if isinstance(input, Tensor) and (kernel := kernel_for(self, input, *(hx or ()))) is not None:
+            return cast(tuple[Tensor, State], kernel(input, hx))
         if isinstance(input, PackedSequence):
             padded, lengths = pad_packed_sequence(input)
             output, state = self._run(padded, hx, lengths.to(padded.device))

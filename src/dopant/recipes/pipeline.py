@@ -11,7 +11,6 @@ import torch
 
 from dopant.data import Corpus, read_corpus
 from dopant.errors import InputError
-from dopant.evaluate import generate as continue_text
 from dopant.plan.plan import Plan
 from dopant.recipes.comparing import compare, recovery_recipe
 from dopant.recipes.overrides import Override, arguments
@@ -22,6 +21,8 @@ from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer
 from dopant.report.records import make_record
 from dopant.report.report import Report, loss_percent, write_report
+from dopant.runtime import Runtime
+from dopant.runtime.packed import Precision, check_precision
 from dopant.train.processes import make_accelerator
 
 __all__ = ["Evaluation", "Generated", "compare", "compress", "evaluate", "generate", "train"]
@@ -163,17 +164,24 @@ class Evaluation:
 
 
 def evaluate(
-    folder: str | Path, corpus: str | Path | Corpus = "python-docs", split: str = "test", *, command: Sequence[str] = ()
+    folder: str | Path,
+    corpus: str | Path | Corpus = "python-docs",
+    split: str = "test",
+    *,
+    precision: Precision = "exact",
+    command: Sequence[str] = (),
 ) -> Evaluation:
-    """Perplexity of a model folder on a text, computed from the files alone.
+    """Perplexity of a model folder on a text, computed from the files alone, by the runtime.
 
     Raises:
-        InputError: an unknown split, or a text too short.
+        InputError: an unknown split or precision, or a text too short.
         FileError: the folder cannot be read.
     """
     if split not in ("train", "valid", "test"):
         raise InputError(f"split {split!r} is not known; choose train, valid or test")
+    check_precision(precision)
     model, tokenizer = load_with_tokenizer(folder)
+    runtime = Runtime(model, tokenizer, precision=precision)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     texts = encode(text, tokenizer)
     record = make_record(command, seed=0)
@@ -187,9 +195,11 @@ def evaluate(
         "batch": evaluation_batch(split),
         "state_carried": True,
         "unknown_words": "counted as <unk>",
+        "precision": precision,
+        "kernels": runtime.active,
         **record.model_dump(exclude={"seed", "seconds"}),
     }
-    return Evaluation(texts.perplexity(model, split), split, protocol)
+    return Evaluation(texts.perplexity(runtime, split), split, protocol)
 
 
 @dataclass(frozen=True)
@@ -210,21 +220,28 @@ class Generated:
 
 
 def generate(
-    folder: str | Path, prompt: str = "", tokens: int = 40, *, seed: int = 0, temperature: float = 1.0
+    folder: str | Path,
+    prompt: str = "",
+    tokens: int = 40,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    precision: Precision = "exact",
 ) -> Generated:
     """Continue a prompt with a model folder; equal seeds give equal texts.
 
     Raises:
-        InputError: numbers out of range.
+        InputError: numbers out of range, or an unknown precision.
         FileError: the folder cannot be read.
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be a whole number from 0 to below 2**63, got {seed}")
+    check_precision(precision)
     model, tokenizer = load_with_tokenizer(folder)
     ids = tokenizer.encode(prompt)
     if len(ids) == 0:
         ids = tokenizer.encode("\n")
-    generator = torch.Generator().manual_seed(seed)
-    new = continue_text(model, torch.as_tensor(ids), tokens, temperature=temperature, generator=generator)
+    runtime = Runtime(model, tokenizer, precision=precision)
+    new = runtime.generate(ids, tokens, seed=seed, temperature=temperature)
     whole = tokenizer.decode([*map(int, ids), *new]).lstrip("\n") if prompt else tokenizer.decode(new)
     return Generated(prompt, tokenizer.decode(new), whole, tokenizer.unknown_words(prompt))

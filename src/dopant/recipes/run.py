@@ -35,7 +35,7 @@ from dopant.report.report import (
     read_report,
     write_report,
 )
-from dopant.storage.folder import load, save
+from dopant.storage.folder import load_model, save
 from dopant.storage.inspect import inspect
 from dopant.structures import Doped, Sparse, Structure
 from dopant.train.loop import Run, train
@@ -241,7 +241,7 @@ def describe_folder(
     scope = [weight for weight in found.weights if weight.name in planned]
     parameters, stored = sum(w.parameters for w in scope), sum(w.stored_bytes for w in scope)
     entries = sum(w.shape[0] * w.shape[1] for w in scope)
-    model = load(folder).model
+    model = load_model(folder).model
     return Row(
         method=recipe.method,
         label=label(recipe),

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
 from dopant.errors import FileError, InputError
 from dopant.evaluate import perplexity
+from dopant.evaluate.mode import Scorer
 from dopant.layers import convert, revert, slots
 from dopant.models import LanguageModel
 from dopant.plan.plan import Plan, make_plan
 from dopant.recipes.schema import Recipe
 from dopant.storage.config import TOKENIZER
-from dopant.storage.folder import load
+from dopant.storage.folder import load_model
 from dopant.storage.read import naming
 from dopant.structures import DenseWeight
 
@@ -36,8 +37,8 @@ class Texts:
     valid: Tensor
     test: Tensor
 
-    def perplexity(self, model: nn.Module, split: str) -> float:
-        """The model's perplexity on a split: validation in 20 streams, test in one, the state carried."""
+    def perplexity(self, model: Scorer, split: str) -> float:
+        """Perplexity on a split: validation in 20 streams, test in one, the state carried."""
         return perplexity(model, evaluation_columns(getattr(self, split), evaluation_batch(split)))
 
     def columns(self, batch: int, unroll: int) -> Tensor:
@@ -182,7 +183,7 @@ def load_with_tokenizer(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     Raises:
         FileError: the folder cannot be read, or its tokenizer does not belong to the model.
     """
-    loaded = load(folder)
+    loaded = load_model(folder)
     if loaded.tokenizer is None:
         raise FileError(f"{folder} has no tokenizer.json, so no text can be read with it")
     with naming(Path(folder) / TOKENIZER):

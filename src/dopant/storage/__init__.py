@@ -1,6 +1,6 @@
 """Model folders: weights packed into tensors, written at once, read without trust. See docs/file_format.md."""
 
-from dopant.storage.folder import LoadedModel, from_pretrained, load, save, save_pretrained
+from dopant.storage.folder import LoadedModel, from_pretrained, load_model, save, save_pretrained
 from dopant.storage.inspect import Inspection, StoredTensor, StoredWeight, inspect
 from dopant.storage.pack import layout, pack, unpack
 
@@ -12,7 +12,7 @@ __all__ = [
     "from_pretrained",
     "inspect",
     "layout",
-    "load",
+    "load_model",
     "pack",
     "save",
     "save_pretrained",

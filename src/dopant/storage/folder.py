@@ -124,7 +124,7 @@ def save(
     return folder
 
 
-def load(folder: str | Path) -> LoadedModel:
+def load_model(folder: str | Path) -> LoadedModel:
     """Read a language model in compact form; no dense matrix is formed, no code run.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import nn
 from dopant.cost import Storage
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
-from dopant.storage import from_pretrained, load, save
+from dopant.storage import from_pretrained, load_model, save
 from dopant.structures import Dense, Doped, Kronecker, LowRank, Sparse, Stacked, Structure, StructuredWeight
 
 STRUCTURES: dict[str, tuple[Structure, tuple[int, int]]] = {
@@ -74,7 +74,7 @@ def main(version: str) -> None:
     options: dict[str, Any] = {"tokenizer": Tokenizer(), "recipe": "seed: 1\n", "extra": {"note": "golden"}}
     folder = save(place / "language-model", model, storage=Storage("int8", "rice"), **options)
     tokens = torch.arange(12).view(6, 2)
-    np.savez_compressed(place / "language-model.npz", logits=load(folder).model(tokens)[0].detach().numpy())
+    np.savez_compressed(place / "language-model.npz", logits=load_model(folder).model(tokens)[0].detach().numpy())
 
 
 if __name__ == "__main__":

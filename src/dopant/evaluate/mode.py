@@ -1,0 +1,28 @@
+"""Evaluation leaves a model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Scorer = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""Maps (tokens (time, batch), state) to (logits (time, batch, vocabulary), state): a model, or a runtime."""
+
+
+@contextmanager
+def evaluating(model: Scorer) -> Iterator[torch.device]:
+    """No gradients, and of a module evaluation mode, put back at the end; gives the device it computes on."""
+    if not isinstance(model, nn.Module):
+        yield torch.device("cpu")
+        return
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield next(model.parameters()).device
+    finally:
+        model.train(training)
