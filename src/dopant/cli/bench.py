@@ -12,7 +12,7 @@ import typer
 
 from dopant.cli.guard import guarded
 from dopant.cli.options import Count, Force, Json, Quiet, Seed, Target, overrides
-from dopant.cli.output import say, show_json, show_rich
+from dopant.cli.output import say, show_json, stdout
 
 if TYPE_CHECKING:
     from dopant.bench.run import Listener
@@ -116,7 +116,7 @@ def bench(
     if as_json:
         show_json(found.model_dump(mode="json"))
     else:
-        show_rich(make_table(found))
+        stdout().print(make_table(found))
 
 
 def _untrained(model: str, method: str, changes: list[str], vocabulary: int, seed: int) -> tuple[LanguageModel, str]:
