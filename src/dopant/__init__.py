@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from dopant.recipes.pipeline import evaluate as evaluate
     from dopant.recipes.pipeline import generate as generate
     from dopant.recipes.pipeline import train as train
+    from dopant.report.environment import environment as environment
     from dopant.storage.folder import from_pretrained as from_pretrained
     from dopant.storage.folder import load as load
     from dopant.storage.folder import save_pretrained as save_pretrained
@@ -99,6 +100,7 @@ _HOMES = {
     "evaluate": "dopant.recipes.pipeline",
     "generate": "dopant.recipes.pipeline",
     "train": "dopant.recipes.pipeline",
+    "environment": "dopant.report.environment",
     "from_pretrained": "dopant.storage.folder",
     "load": "dopant.storage.folder",
     "save_pretrained": "dopant.storage.folder",
