@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from dopant.recipes.pipeline import evaluate as evaluate
     from dopant.recipes.pipeline import generate as generate
     from dopant.recipes.pipeline import train as train
+    from dopant.report.environment import environment as environment
     from dopant.runtime.layers import accelerate as accelerate
     from dopant.runtime.load import load as load
     from dopant.runtime.runtime import Runtime as Runtime
@@ -102,6 +103,7 @@ _HOMES = {
     "evaluate": "dopant.recipes.pipeline",
     "generate": "dopant.recipes.pipeline",
     "train": "dopant.recipes.pipeline",
+    "environment": "dopant.report.environment",
     "accelerate": "dopant.runtime.layers",
     "load": "dopant.runtime.load",
     "Runtime": "dopant.runtime.runtime",

@@ -1,0 +1,9 @@
+"""The native library: compiled kernels behind a plain C interface, one shared library for each level of processor.
+
+Knows no torch. Where no library was built, `library()` is None and torch computes.
+"""
+
+from dopant.native.bandwidth import limits
+from dopant.native.status import Status, status
+
+__all__ = ["Status", "limits", "status"]
