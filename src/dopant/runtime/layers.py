@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dopant.errors import InputError
 from dopant.layers import LSTM, Embedding, Linear
 from dopant.layers.lstm import State
-from dopant.native import library
+from dopant.native.library import library
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.structures.base import checked_index

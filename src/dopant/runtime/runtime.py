@@ -12,7 +12,8 @@ from dopant.data.tokenizers import Tokenizer
 from dopant.errors import InputError
 from dopant.evaluate import generate
 from dopant.models.language_model import LanguageModel
-from dopant.native import library, status
+from dopant.native import status
+from dopant.native.library import library
 from dopant.runtime.packed import Floats, PackedWeight, Packer, Precision, check_precision
 from dopant.runtime.packed_lstm import PackedLSTM, State
 from dopant.runtime.torch_path import TorchLSTM, TorchState, TorchWeight
