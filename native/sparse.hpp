@@ -1,8 +1,8 @@
 // A sparse weight: which form it is kept in, and for what.
 //
 // One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows. The form for
-// one lane is made at once and holds everything; rows are made of it when they are first needed. The columns of the two
-// halves of an LSTM's [x; h] are kept apart, so that either can be multiplied alone.
+// one lane is made at once and holds everything; rows are made of it when they are first needed. The two halves of an
+// LSTM's [x; h] are kept apart for when either is multiplied alone; for both together there are rows of the whole.
 #pragma once
 
 #include <memory>
@@ -11,9 +11,35 @@
 #include <vector>
 
 #include "sparse_panels.hpp"
+#include "sparse_rows_bytes.hpp"
 #include "weight.hpp"
 
 namespace dopant {
+
+// Rows that are made when they are first needed.
+template <class T, class Index>
+class LazyRows {
+ public:
+  // entries(add): calls add(row, column, value) for each.
+  template <class Entries>
+  void apply(int width, bool bytes, const float* scales, const float* x, float* y, int lanes, Entries entries) const {
+    std::call_once(made_, [&] {
+      std::vector<Entry<T, Index>> all;
+      entries([&](int row, Index column, T value) { all.push_back({row, column, value}); });
+      std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+        return a.row != b.row ? a.row < b.row : a.column < b.column;
+      });
+      rows_ = SparseRows<T, Index>::from(all, width);
+    });
+    Arena& arena = Arena::of_this_thread();
+    if (!bytes || !apply_bytes(rows_, scales, x, y, lanes, arena)) rows_.apply(scales, x, y, lanes, arena);
+  }
+  size_t bytes() const { return rows_.bytes(); }
+
+ private:
+  mutable SparseRows<T, Index> rows_;
+  mutable std::once_flag made_;
+};
 
 template <class T, class Index>
 class SparsePart {
@@ -35,11 +61,8 @@ class SparsePart {
   }
 
   void apply(const float* scales, const float* x, float* y, int lanes) const {
-    if (lanes > 1) {
-      Arena& arena = Arena::of_this_thread();
-      if (!bytes_ || !rows().apply_bytes(scales, x, y, lanes, arena)) rows().apply(scales, x, y, lanes, arena);
-      return;
-    }
+    if (lanes > 1)
+      return rows_.apply(columns_, bytes_, scales, x, y, lanes, [this](auto add) { each(add); });
     const bool done = std::visit(
         [&](const auto& one) {
           if constexpr (std::is_same_v<std::decay_t<decltype(one)>, SparseSlices<T, Index>>) {
@@ -64,18 +87,6 @@ class SparsePart {
   }
 
  private:
-  const SparseRows<T, Index>& rows() const {
-    std::call_once(made_, [this] {
-      Entries entries;
-      each([&](int row, Index column, T value) { entries.push_back({row, column, value}); });
-      std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-        return a.row != b.row ? a.row < b.row : a.column < b.column;
-      });
-      rows_ = SparseRows<T, Index>::from(entries, columns_);
-    });
-    return rows_;
-  }
-
   int columns_;
   bool bytes_;
   std::conditional_t<
@@ -83,8 +94,7 @@ class SparsePart {
       std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>>,
       std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>>>
       one_;
-  mutable SparseRows<T, Index> rows_;
-  mutable std::once_flag made_;
+  LazyRows<T, Index> rows_;
 };
 
 template <class T, class Index>
@@ -93,7 +103,9 @@ class Sparse final : public Weight {
   // Columns rise within a row. `split`: the columns before it and those from it on can be multiplied apart.
   Sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of, const T* values,
          const float* scales, bool fast)
-      : Weight(rows, columns), scales_(scales, scales == nullptr ? scales : scales + rows) {
+      : Weight(rows, columns),
+        fast_(fast && kBytes && sizeof(T) == 1),
+        scales_(scales, scales == nullptr ? scales : scales + rows) {
     for (const Columns bounds : {Columns{0, split}, Columns{split, columns}}) {
       if (bounds.begin == bounds.end) continue;
       std::vector<Entry<T, Index>> entries;
@@ -108,6 +120,13 @@ class Sparse final : public Weight {
 
   void apply(const float* x, float* y, int lanes, Columns used) const override {
     const float* scales = scales_.empty() ? nullptr : scales_.data();
+    if (lanes > 1 && parts_.size() == 2 && used.begin == 0 && used.end == columns)
+      return whole_.apply(columns, fast_, scales, x, y, lanes, [this](auto add) {
+        for (const auto& [bounds, part] : parts_)
+          part->each([&, first = bounds.begin](int row, Index column, T value) {
+            add(row, static_cast<Index>(first + column), value);
+          });
+      });
     for (const auto& [bounds, part] : parts_)
       if (bounds.begin < used.end && used.begin < bounds.end)
         part->apply(scales, x + static_cast<size_t>(bounds.begin) * lanes, y, lanes);
@@ -122,13 +141,15 @@ class Sparse final : public Weight {
   }
 
   size_t bytes() const override {
-    size_t total = scales_.size() * 4;
+    size_t total = scales_.size() * 4 + whole_.bytes();
     for (const auto& [bounds, part] : parts_) total += part->bytes();
     return total;
   }
 
  private:
+  bool fast_;
   std::vector<std::pair<Columns, std::unique_ptr<SparsePart<T, Index>>>> parts_;
+  LazyRows<T, Index> whole_;
   std::vector<float> scales_;
 };
 
