@@ -1,0 +1,173 @@
+// y = x Wᵀ + bias and rows of W, of every kind of weight, held to sums in double.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "weights.hpp"
+
+// Float sums may err by 1e-5 of the sum of magnitudes. 8-bit activations err by half a level, largest / 127, each.
+inline void check_linear(const Case& c, int batch, bool biased, Random& random) {
+  const int rows = c.dense.rows, columns = c.dense.columns, offset = batch % 3;
+  const auto x = random.values(static_cast<size_t>(batch) * columns, 3.0f), bias = random.values(rows);
+  Array in(x, offset), add(bias, offset), out(static_cast<size_t>(batch) * rows, offset);
+  if (!check(dopant_linear(c.handle.get(), biased ? add.data() : nullptr, in.data(), batch, out.data()) == 0,
+             "%s: %s", c.name.c_str(), dopant_error()))
+    return;
+  for (int b = 0; b < batch; ++b) {
+    std::vector<double> wanted(rows), size(rows), weight(rows);
+    double largest = 0.0, most = 0.0;
+    for (int j = 0; j < columns; ++j)
+      largest = std::max(largest, std::fabs(double{x[static_cast<size_t>(b) * columns + j]}));
+    for (int i = 0; i < rows; ++i) {
+      wanted[i] = biased ? bias[i] : 0.0;
+      size[i] = std::fabs(wanted[i]);
+      for (int j = 0; j < columns; ++j) {
+        const double w = c.dense.at(i, j), part = w * x[static_cast<size_t>(b) * columns + j];
+        wanted[i] += part;
+        size[i] += std::fabs(part);
+        weight[i] += std::fabs(w);
+      }
+      most = std::max(most, size[i]);
+    }
+    for (int i = 0; i < rows; ++i) {
+      const double got = out[static_cast<size_t>(b) * rows + i];
+      const double allowed = 1e-5 * most + (c.fast ? 0.51 / 127 * largest * weight[i] : 0.0) + 1e-12;
+      if (!check(std::fabs(got - wanted[i]) <= allowed, "%s, batch %d of %d, row %d: %.9g, not %.9g (± %.2g)",
+                 c.name.c_str(), b, batch, i, got, wanted[i], allowed))
+        return;
+    }
+  }
+}
+
+inline void check_rows(const Case& c, Random& random) {
+  const int columns = c.dense.columns, count = std::min(c.dense.rows, 40) + 3;
+  std::vector<int64_t> index;
+  for (int k = 0; k < count; ++k) index.push_back(k < c.dense.rows ? k : random.below(c.dense.rows));
+  Array out(static_cast<size_t>(count) * columns, 1);
+  check(dopant_rows(c.handle.get(), index.data(), count, out.data()) == 0, "%s: %s", c.name.c_str(), dopant_error());
+  for (int k = 0; k < count; ++k)
+    for (int j = 0; j < columns; ++j) {
+      const double got = out[static_cast<size_t>(k) * columns + j], wanted = c.dense.at(static_cast<int>(index[k]), j);
+      if (!check(std::fabs(got - wanted) <= 1e-5 * (1.0 + std::fabs(wanted)), "%s, row %d, column %d: %.9g, not %.9g",
+                 c.name.c_str(), static_cast<int>(index[k]), j, got, wanted))
+        return;
+    }
+}
+
+// One bad number in one row of the batch: it spreads to all outputs it has a part in, and to no other row of the batch.
+inline void check_not_finite(const Case& c, int batch, float bad, Random& random) {
+  const int rows = c.dense.rows, columns = c.dense.columns, item = random.below(batch), place = random.below(columns);
+  auto x = random.values(static_cast<size_t>(batch) * columns);
+  std::vector<float> before(static_cast<size_t>(batch) * rows), after = before;
+  dopant_linear(c.handle.get(), nullptr, x.data(), batch, before.data());
+  x[static_cast<size_t>(item) * columns + place] = bad;
+  dopant_linear(c.handle.get(), nullptr, x.data(), batch, after.data());
+  for (int i = 0; i < rows; ++i) {
+    double weight = 0.0;
+    for (int j = 0; j < columns; ++j) weight += std::fabs(c.dense.at(i, j));
+    const double allowed = 1e-4 + (1e-5 + (c.fast ? 1.02 / 127 : 0.0)) * weight;
+    for (int b = 0; b < batch; ++b) {
+      const size_t at = static_cast<size_t>(b) * rows + i;
+      if (b != item) {
+        if (!check(std::fabs(after[at] - before[at]) <= allowed, "%s: %g in row %d of %d changes row %d: %g, not %g",
+                   c.name.c_str(), bad, item, batch, b, after[at], before[at]))
+          return;
+      } else if (c.dense.at(i, place) != 0.0 &&
+                 !check(!std::isfinite(after[at]), "%s: %g in column %d, batch %d, is lost in output %d: %g",
+                        c.name.c_str(), bad, place, batch, i, after[at])) {
+        return;
+      }
+    }
+  }
+}
+
+inline void check_threads(const Case& c, Random& random) {
+  const int rows = c.dense.rows, columns = c.dense.columns, batch = 5;
+  const auto x = random.values(static_cast<size_t>(batch) * columns);
+  std::vector<std::vector<float>> results(4, std::vector<float>(static_cast<size_t>(batch) * rows));
+  std::vector<std::thread> threads;
+  for (auto& result : results)
+    threads.emplace_back([&] { dopant_linear(c.handle.get(), nullptr, x.data(), batch, result.data()); });
+  for (auto& thread : threads) thread.join();
+  for (const auto& result : results) check(result == results[0], "%s: threads differ", c.name.c_str());
+}
+
+inline void check_weight(const Case& c, Random& random, bool every_batch = true) {
+  if (c.handle == nullptr) return;
+  check_threads(c, random);  // first, while what is made at the first call is not yet there
+  for (int batch = 1; batch <= 33; ++batch)
+    if (every_batch || batch == 1 || batch == 4 || batch == 8 || batch == 17 || batch == 33)
+      check_linear(c, batch, batch % 2 == 0, random);
+  check_rows(c, random);
+  const uint32_t payload = 0xffc001ffu;  // a NaN with bits below
+  float strange;
+  std::memcpy(&strange, &payload, 4);
+  for (int batch : {1, 3, 8, 20})
+    for (float bad : {NAN, strange, INFINITY, -INFINITY}) check_not_finite(c, batch, bad, random);
+  check(dopant_weight_bytes(c.handle.get()) >= 0, "%s: bytes", c.name.c_str());
+}
+
+inline void check_dense() {
+  Random random(1);
+  const int shapes[][2] = {{1, 1}, {1, 70}, {70, 1}, {3, 16}, {13, 33}, {16, 64}, {40, 131}};
+  for (const auto& [rows, columns] : shapes) {
+    check_weight(dense(rows, columns, random), random);
+    for (bool fast : {false, true}) check_weight(dense_int8(rows, columns, fast, random), random);
+  }
+}
+
+inline void check_sparse() {
+  Random random(2);
+  for (Values kind : {Values::kFloat, Values::kInt8, Values::kFast}) {
+    const auto with = [&](const char* name, int rows, int columns, auto count, const std::vector<int>& splits) {
+      const Pattern pattern(rows, columns, count, random);
+      for (int split : splits) check_weight(sparse(name, pattern, split, kind, random), random, columns < 10000);
+    };
+    with("even", 70, 131, [](int) { return 12; }, {0, 65, -1});
+    with("uneven", 67, 300, [](int r) { return r % 9 == 0 ? 60 : r % 4; }, {0, 32, 299});
+    with("empty", 10, 40, [](int) { return 0; }, {0, 17, -1});
+    with("full", 18, 67, [](int) { return 67; }, {0, 33, -1});
+    with("one row", 1, 90, [](int) { return 20; }, {0, 45, -1});
+    with("one column", 90, 1, [](int r) { return r % 2; }, {0, -1});
+    with("one entry", 33, 47, [](int r) { return r == 32 ? 1 : 0; }, {0, 20});
+    with("one full row", 40, 280, [](int r) { return r == 39 ? 280 : 0; }, {0, 140});
+    with("tall", 700, 20, [](int r) { return r % 3; }, {0, 10});
+    with("long", 20, 2600, [](int r) { return 30 * (r % 4); }, {0, 1300, -1});
+    with("very long", 5, 70001, [](int r) { return 40 * (r % 3); }, {0, 35000, -1});
+  }
+}
+
+inline void check_kronecker() {
+  Random random(3);
+  const std::vector<int32_t> shapes[] = {{5, 7},
+                                         {1, 1, 9, 5},
+                                         {7, 5, 1, 1},
+                                         {3, 4, 5, 2},
+                                         {13, 16, 16, 5},
+                                         {5, 17, 33, 3},
+                                         {1, 6, 8, 1},
+                                         {6, 1, 1, 8},
+                                         {2, 3, 4, 5, 3, 2},
+                                         {4, 3, 1, 7, 17, 2},
+                                         {2, 2, 2, 3, 3, 2, 2, 3}};
+  for (const auto& factors : shapes)
+    for (int terms = 1; terms <= 3; ++terms) check_weight(kronecker(terms, factors, random), random);
+}
+
+inline void check_composed() {
+  Random random(4);
+  const auto count = [](int r) { return r % 5; };
+  for (Values kind : {Values::kFloat, Values::kInt8, Values::kFast}) {
+    const Case overlay = sparse("overlay", Pattern(60, 42, count, random), 20, kind, random);
+    check_weight(sum(kronecker(2, {12, 6, 5, 7}, random), overlay), random);
+    check_weight(stack(overlay, dense(9, 42, random)), random);
+    check_weight(stack(stack(dense(1, 42, random), overlay), kronecker(1, {3, 6, 3, 7}, random)), random);
+  }
+  for (bool fast : {false, true})
+    check_weight(sum(dense_int8(30, 50, fast, random), kronecker(1, {6, 5, 5, 10}, random)), random);
+  for (int rank : {1, 3, 16, 21}) check_weight(product(dense(37, rank, random), dense(rank, 29, random)), random);
+  const Case low_rank = product(dense(20, 4, random), dense_int8(4, 42, false, random));
+  check_weight(stack(low_rank, sum(low_rank, dense(20, 42, random))), random);
+}

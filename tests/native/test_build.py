@@ -1,0 +1,164 @@
+"""The build, with a compiler that is a shell script; the real one is too slow for every run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+COMPILER = """#!/bin/sh
+case "$*" in
+  *-dumpmachine*) echo {machine}; exit ;;
+  *--version*) echo "fake 1.0"; exit ;;
+  *{refused}*) echo "fake: error: what is {refused}?" >&2; exit 1 ;;
+esac
+while [ $# -gt 1 ]; do shift; done
+echo "a library" > "$1"
+"""
+
+
+@pytest.fixture(scope="module")
+def build_native() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_native", ROOT / "build_native.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder with programs, still empty."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("DOPANT_NATIVE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "native"
+    folder.mkdir()
+    return folder
+
+
+def compiler(folder: Path, name: str = "g++", machine: str = "x86_64-linux-gnu", refused: str = "-nothing") -> Path:
+    program = folder / name
+    program.write_text(COMPILER.format(machine=machine, refused=refused))
+    program.chmod(0o755)
+    return program
+
+
+def test_the_compiler_is_the_first_on_the_path(build_native: ModuleType, path: Path) -> None:
+    with pytest.raises(build_native.BuildError, match=r"no C\+\+ compiler was found \(c\+\+, g\+\+, clang\+\+\)"):
+        build_native.find_compiler()
+    compiler(path, "clang++")
+    assert build_native.find_compiler() == ["clang++"]
+    compiler(path, "g++")
+    assert build_native.find_compiler() == ["g++"]
+
+
+def test_cxx_goes_first(build_native: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler(path, "g++")
+    monkeypatch.setenv("CXX", "nowhere++")
+    with pytest.raises(build_native.BuildError, match=r"CXX is 'nowhere\+\+', which is not there"):
+        build_native.find_compiler()
+    compiler(path, "mine++")
+    monkeypatch.setenv("CXX", "mine++ -m64")
+    assert build_native.find_compiler() == ["mine++", "-m64"]
+
+
+def test_levels_are_those_of_the_compilers_machine(build_native: ModuleType, path: Path) -> None:
+    assert build_native.levels_of([str(compiler(path))]) == ["generic", "avx2", "avx512", "avx512vnni"]
+    assert build_native.levels_of([str(compiler(path, machine="aarch64-linux-gnu"))]) == ["generic"]
+
+
+def test_a_level_that_the_compiler_does_not_know_is_left_out(
+    build_native: ModuleType, path: Path, place: Path
+) -> None:
+    compiler(path, refused="-mavx512vnni")
+    files = build_native.build(place)
+    levels = ["generic", "avx2", "avx512"]
+    assert files == [*(build_native.library_path(level, place) for level in levels), place / "built.txt"]
+    assert sorted(place.iterdir()) == sorted(files)  # nothing unfinished
+    note = (place / "built.txt").read_text()
+    assert note == (
+        "built by fake 1.0: generic, avx2, avx512; avx512vnni: g++: fake: error: what is -mavx512vnni?\n"
+    )
+
+
+def test_what_is_newer_than_the_sources_is_kept(build_native: ModuleType, path: Path, place: Path) -> None:
+    compiler(path)
+    generic, avx2 = build_native.build(place)[:2]
+    for library in (generic, avx2):
+        library.write_text("mine")
+    os.utime(avx2, (0, 0))
+    build_native.build(place)
+    assert (generic.read_text(), avx2.read_text()) == ("mine", "a library\n")
+
+
+def test_without_a_compiler_nothing_stale_is_left(
+    build_native: ModuleType, path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = compiler(path)
+    build_native.build(place)
+    monkeypatch.setenv("DOPANT_NATIVE", "0")
+    assert build_native.build(place) == [place / "built.txt"] == list(place.iterdir())
+    assert (place / "built.txt").read_text() == "not built: DOPANT_NATIVE was 0 at the build\n"
+    monkeypatch.delenv("DOPANT_NATIVE")
+    build_native.build(place)
+    program.unlink()
+    assert build_native.build(place) == [place / "built.txt"] == list(place.iterdir())
+    assert "no C++ compiler was found" in (place / "built.txt").read_text()
+
+
+def make(kind: str, folder: Path, out: Path) -> Path:
+    """A wheel or an sdist of a copy of this project."""
+    pytest.importorskip("hatchling")
+    if not folder.exists():
+        folder.mkdir()
+        for name in ("pyproject.toml", "hatch_build.py", "build_native.py", "README.md", "LICENSE", ".gitignore"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("native", "src"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "*.dylib", "__pycache__"))
+    code = f"import hatchling.build as b; print(b.build_{kind}({str(out)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.split()[-1]
+
+
+def test_a_wheel_with_libraries_is_for_one_platform(path: Path, tmp_path: Path) -> None:
+    compiler(path)
+    wheel = make("wheel", tmp_path / "project", tmp_path)
+    assert wheel.name.endswith(f"-py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert len([name for name in names if name.startswith("dopant/native/libdopant-")]) == 4
+    assert "dopant/native/built.txt" in names
+
+
+def test_a_wheel_without_a_compiler_is_for_all(path: Path, tmp_path: Path) -> None:
+    wheel = make("wheel", tmp_path / "project", tmp_path)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    archive = zipfile.ZipFile(wheel)
+    assert not [name for name in archive.namelist() if "libdopant" in name]
+    assert archive.read("dopant/native/built.txt").startswith(b"not built: no C++ compiler was found")
+
+
+def test_an_sdist_has_the_sources(path: Path, tmp_path: Path) -> None:
+    names = tarfile.open(make("sdist", tmp_path / "project", tmp_path)).getnames()
+    inside = {name.partition("/")[2] for name in names}
+    assert {"native/library.cpp", "native/weight.hpp", "hatch_build.py", "build_native.py"} <= inside
+    assert not [name for name in inside if "libdopant" in name]
