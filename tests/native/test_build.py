@@ -86,18 +86,14 @@ def test_levels_are_those_of_the_compilers_machine(build_native: ModuleType, pat
     assert build_native.levels_of([str(compiler(path, machine="aarch64-linux-gnu"))]) == ["generic"]
 
 
-def test_a_level_that_the_compiler_does_not_know_is_left_out(
-    build_native: ModuleType, path: Path, place: Path
-) -> None:
+def test_a_level_that_the_compiler_does_not_know_is_left_out(build_native: ModuleType, path: Path, place: Path) -> None:
     compiler(path, refused="-mavx512vnni")
     files = build_native.build(place)
     levels = ["generic", "avx2", "avx512"]
     assert files == [*(build_native.library_path(level, place) for level in levels), place / "built.txt"]
     assert sorted(place.iterdir()) == sorted(files)  # nothing unfinished
     note = (place / "built.txt").read_text()
-    assert note == (
-        "built by fake 1.0: generic, avx2, avx512; avx512vnni: g++: fake: error: what is -mavx512vnni?\n"
-    )
+    assert note == ("built by fake 1.0: generic, avx2, avx512; avx512vnni: g++: fake: error: what is -mavx512vnni?\n")
 
 
 def test_what_is_newer_than_the_sources_is_kept(build_native: ModuleType, path: Path, place: Path) -> None:

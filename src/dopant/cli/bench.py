@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,7 @@ def bench(
 def _untrained(
     model: str, method: str, changes: list[str | Override], vocabulary: int, seed: int
 ) -> tuple[LanguageModel, str]:
-    """The model of a plan, its weights random; a call of it in words."""
+    """The model of a plan, its weights random, as its file would hold them; and what to call it."""
     import torch
 
     from dopant.errors import InputError
@@ -132,6 +133,7 @@ def _untrained(
     from dopant.plan import apply_plan
     from dopant.recipes.planning import plan_recipe
     from dopant.recipes.read import read_recipe
+    from dopant.storage import load_model, save
 
     if model not in SIZES:
         raise InputError(f"model {model!r} is not known; choose {', '.join(SIZES)}, or give a model folder")
@@ -141,6 +143,8 @@ def _untrained(
         torch.manual_seed(seed)
         made = Model(recipe.config(vocabulary)).eval()
     apply_plan(made, plan, "new", torch.Generator().manual_seed(seed))
+    with tempfile.TemporaryDirectory() as place:  # what would run is what a file holds, rounded as the plan says
+        made = load_model(save(Path(place) / "model", made, storage=plan.storages())).model
     return made, f"{model}, untrained, {method} at {recipe.plan_target()}"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_void_p
+from ctypes import CDLL, byref, c_char, c_void_p
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dopant.errors import DopantError, InputError
 from dopant.layers import LSTM
-from dopant.runtime.packed import Floats, PackedWeight, Packer, Precision, check
+from dopant.runtime.packed import Floats, PackedWeight, Packer, Precision, check, pointer
 
 
 class State:
@@ -17,23 +18,23 @@ class State:
 
     Args:
         values: (size,) float32.
-        address: of the first of them.
+        pointer: to the first of them, for ctypes.
         batch: how many sequences.
         lstm: whose state it is.
     """
 
-    __slots__ = ("address", "batch", "lstm", "values")
+    __slots__ = ("batch", "lstm", "pointer", "values")
 
-    def __init__(self, values: Floats, address: int, batch: int, lstm: PackedLSTM) -> None:
+    def __init__(self, values: Floats, pointer: Any, batch: int, lstm: PackedLSTM) -> None:
         self.values = values
-        self.address = address
+        self.pointer = pointer
         self.batch = batch
         self.lstm = lstm
 
     def arrays(self) -> tuple[Floats, Floats]:
         """h (layers·directions, batch, out) and c (…, batch, hidden), as torch.nn.LSTM has them."""
         h, c = (np.empty(shape, np.float32) for shape in self.lstm.shapes(self.batch))
-        self.lstm.library.dopant_state_to(self.lstm.handle, self.address, self.batch, h.ctypes.data, c.ctypes.data)
+        self.lstm.library.dopant_state_to(self.lstm.handle, self.pointer, self.batch, h.ctypes.data, c.ctypes.data)
         return h, c
 
 
@@ -92,6 +93,7 @@ class PackedLSTM:
         if not handle:
             raise DopantError(f"the native library could not pack an LSTM: {library.dopant_error().decode()}")
         self.handle = c_void_p(handle)
+        self._native_run = library.dopant_lstm_run
 
     @property
     def bytes(self) -> int:
@@ -111,7 +113,7 @@ class PackedLSTM:
         if batch < 1:
             raise InputError(f"batch must be 1 or more, got {batch}")
         values = np.zeros(self.library.dopant_state_size(self.handle, batch), np.float32)
-        return State(values, values.ctypes.data, batch, self)
+        return State(values, pointer(values), batch, self)
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> State:
         """A state from h and c as torch.nn.LSTM has them.
@@ -125,7 +127,7 @@ class PackedLSTM:
             if part.shape != shape or batch < 1:
                 raise InputError(f"{name} must be (layers·directions, batch, size) = {shape}, got {part.shape}")
         state = self.initial(batch)
-        self.library.dopant_state_from(self.handle, parts[0].ctypes.data, parts[1].ctypes.data, batch, state.address)
+        self.library.dopant_state_from(self.handle, parts[0].ctypes.data, parts[1].ctypes.data, batch, state.pointer)
         return state
 
     def step(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
@@ -136,8 +138,8 @@ class PackedLSTM:
         """
         if x.ndim != 2:
             raise InputError(f"a step takes x of (batch, {self.inputs}), got shape {x.shape}")
-        y, state = self.sequence(x[None], state)
-        return y[0], state
+        y, state = self._run(x, 1, x.shape[0], state)
+        return y.reshape(x.shape[0], -1), state
 
     def sequence(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
         """Many steps: x (time, batch, in) float32 -> (time, batch, directions·out), and the state after the last.
@@ -145,29 +147,32 @@ class PackedLSTM:
         Raises:
             InputError: x or the state does not fit.
         """
-        if x.ndim != 3 or x.shape[2] != self.inputs or 0 in x.shape:
-            raise InputError(
-                f"a sequence is (time, batch, {self.inputs}) with a step and a sequence or more, got shape {x.shape}"
-            )
+        if x.ndim != 3:
+            raise InputError(f"a sequence is (time, batch, {self.inputs}), got shape {x.shape}")
+        y, state = self._run(x, x.shape[0], x.shape[1], state)
+        return y.reshape(*x.shape[:2], -1), state
+
+    def _run(self, x: Floats, steps: int, batch: int, state: State | None) -> tuple[Floats, State]:
+        """As `sequence`, but y is flat. Short, for it runs at each step: a step takes some tens of microseconds."""
+        if x.shape[-1] != self.inputs or steps < 1 or batch < 1:
+            raise InputError(f"x must have {self.inputs} columns, and a step and a sequence or more, got {x.shape}")
         if x.dtype != np.float32:
             raise InputError(f"x must be float32, got {x.dtype}")
-        steps, batch = x.shape[:2]
         if state is None:
-            before, size = None, self.library.dopant_state_size(self.handle, batch)
+            state = self.initial(batch)
         elif state.lstm is not self:
             raise InputError("this state belongs to another model; start with `initial(batch)` or `state(h, c)`")
         elif state.batch != batch:
             raise InputError(f"the state is of {state.batch} sequences, x of {batch}")
-        else:
-            before, size = state.address, len(state.values)
-        x = np.ascontiguousarray(x)
         count = steps * batch * self.outputs * self.directions
-        memory = np.empty(count + size, np.float32)  # y and the state after it
-        address = memory.ctypes.data
-        after = address + 4 * count
-        result = self.library.dopant_lstm_run(self.handle, x.ctypes.data, steps, batch, before, after, address)
-        check(self.library, result)
-        return memory[:count].reshape(steps, batch, -1), State(memory[count:], after, batch, self)
+        memory: Any = np.empty(count + len(state.values), np.float32)  # y, and the state after it
+        place = c_char.from_buffer(memory)
+        after = byref(place, 4 * count)
+        x = np.ascontiguousarray(x)
+        result = self._native_run(self.handle, pointer(x), steps, batch, state.pointer, after, byref(place))
+        if result != 0:
+            check(self.library, result)
+        return memory[:count], State(memory[count:], after, batch, self)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None) is not None:
