@@ -71,7 +71,8 @@ def test_evaluation_is_of_the_files_alone(
     found = evaluate(folder, corpus_folder, split, command=["evaluate"])
     row = report.rows[0]
     if split != "train":
-        assert found.perplexity == (row.perplexity_valid if split == "valid" else row.perplexity_test)
+        trained = row.perplexity_valid if split == "valid" else row.perplexity_test
+        assert found.perplexity == pytest.approx(trained, rel=1e-6)  # torch's sums there, the runtime's here
     data = json.loads(json.dumps(found.to_dict()))
     assert data["split"] == split
     expected = {"checksum": corpus.checksum, "vocabulary": 21, "command": "dopant evaluate", "state_carried": True}
@@ -93,7 +94,8 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
     (row,) = report.rows
     assert dense.rows[0].perplexity_test is not None
     assert row.perplexity_test is not None
-    assert row.loss_percent == pytest.approx(100 * (row.perplexity_test / dense.rows[0].perplexity_test - 1))
+    expected = 100 * (row.perplexity_test / dense.rows[0].perplexity_test - 1)
+    assert row.loss_percent == pytest.approx(expected, abs=1e-4)
     assert abs(row.loss_percent) < 15
     assert row.label == "Magnitude pruning, distilled"
     assert report.protocol.start == "dense"
