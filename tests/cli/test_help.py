@@ -16,21 +16,7 @@ from dopant.cli import app
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
-COMMANDS = [
-    "compare", "compress", "train", "plan", "evaluate", "inspect", "generate", "bench", "export", "report", "env",
-]
-    "compare",
-    "compress",
-    "train",
-    "plan",
-    "evaluate",
-    "inspect",
-    "generate",
-    "bench",
-    "export",
-    "report",
-    "env",
-]
+COMMANDS = "compare compress train plan evaluate inspect generate bench export report env".split()
 
 
 def python(code: str) -> str:

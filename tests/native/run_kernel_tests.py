@@ -20,7 +20,7 @@ PLACE = ROOT / "build" / "native-test"
 
 sys.path.insert(0, str(ROOT))
 
-import build_native
+import build_native  # noqa: E402
 
 SANITIZED = (
     *("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

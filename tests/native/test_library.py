@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dopant.errors import InputError
-from dopant.native import limits, status
 from dopant.native import library as module
+from dopant.native import limits, status
 from dopant.native.interface import FUNCTIONS
 from dopant.native.library import LEVELS, VARIABLE, built, library
 
