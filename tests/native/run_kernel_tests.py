@@ -68,7 +68,8 @@ def run(command: Sequence[str]) -> str:
     """
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+        lines = done.stdout.splitlines()[:30]  # of a sanitizer's pages the first tells
+        raise SystemExit("\n".join([f"{' '.join(command)} ended with {done.returncode}:", *lines]))
     return done.stdout.strip()
 
 
