@@ -12,8 +12,8 @@ class Sum final : public Weight {
  public:
   explicit Sum(std::vector<WeightPointer> parts)
       : Weight(parts.front()->rows, parts.front()->columns), parts_(std::move(parts)) {}
-  void apply(const float* x, float* y, int lanes, Columns used) const override {
-    for (const auto& part : parts_) part->apply(x, y, lanes, used);
+  void apply(const float* x, float* y, int lanes) const override {
+    for (const auto& part : parts_) part->apply(x, y, lanes);
   }
   void row(int i, float* out) const override {
     for (const auto& part : parts_) part->row(i, out);
@@ -34,9 +34,9 @@ class Stack final : public Weight {
  public:
   explicit Stack(std::vector<WeightPointer> parts)
       : Weight(total_rows(parts), parts.front()->columns), parts_(std::move(parts)) {}
-  void apply(const float* x, float* y, int lanes, Columns used) const override {
+  void apply(const float* x, float* y, int lanes) const override {
     for (const auto& part : parts_) {
-      part->apply(x, y, lanes, used);
+      part->apply(x, y, lanes);
       y += static_cast<size_t>(part->rows) * lanes;
     }
   }
@@ -61,14 +61,14 @@ class Product final : public Weight {
  public:
   Product(WeightPointer left, WeightPointer right)
       : Weight(left->rows, right->columns), left_(std::move(left)), right_(std::move(right)) {}
-  void apply(const float* x, float* y, int lanes, Columns used) const override {
+  void apply(const float* x, float* y, int lanes) const override {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     const size_t count = static_cast<size_t>(right_->rows) * lanes;
     float* middle = arena.take<float>(count);
     std::memset(middle, 0, count * sizeof(float));
-    right_->apply(x, middle, lanes, used);
-    left_->apply(middle, y, lanes, {0, left_->columns});
+    right_->apply(x, middle, lanes);
+    left_->apply(middle, y, lanes);
   }
   void row(int i, float* out) const override {
     Arena& arena = Arena::of_this_thread();

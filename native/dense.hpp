@@ -24,9 +24,9 @@ class Dense final : public Weight {
       if (takes_bytes()) sums_ = row_sums(values_.data(), rows, columns);
   }
 
-  void apply(const float* x, float* y, int lanes, Columns used) const override {
+  void apply(const float* x, float* y, int lanes) const override {
     if (takes_bytes() && apply_bytes(x, y, lanes)) return;
-    lanes == 1 ? apply_one(x, y, used) : apply_many(x, y, lanes, used);
+    lanes == 1 ? apply_one(x, y) : apply_many(x, y, lanes);
   }
 
   void row(int i, float* out) const override {
@@ -44,48 +44,46 @@ class Dense final : public Weight {
   float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }
   bool takes_bytes() const { return kInt8 && fast_ && kBytes; }
 
-  void apply_one(const float* x, float* y, Columns used) const {
+  void apply_one(const float* x, float* y) const {
     int row = 0;
-    for (; row + kRows <= rows; row += kRows) dot<kRows>(row, x, y, used);
-    for (; row < rows; ++row) dot<1>(row, x, y, used);
+    for (; row + kRows <= rows; row += kRows) dot<kRows>(row, x, y);
+    for (; row < rows; ++row) dot<1>(row, x, y);
   }
 
   template <int R>
-  void dot(int row, const float* x, float* y, Columns used) const {
+  void dot(int row, const float* x, float* y) const {
     const T* from = values_.data() + static_cast<size_t>(row) * columns;
     Vec<W> sums[R][2] = {};
-    int j = used.begin;
-    for (; j + 2 * W <= used.end; j += 2 * W)
+    int j = 0;
+    for (; j + 2 * W <= columns; j += 2 * W)
       for (int half = 0; half < 2; ++half)
         for (int r = 0; r < R; ++r)
           sums[r][half] += widen<W>(from + static_cast<size_t>(r) * columns + j + half * W) * load<W>(x + j + half * W);
     for (int r = 0; r < R; ++r) {
       float total = sum<W>(sums[r][0] + sums[r][1]);
-      for (int k = j; k < used.end; ++k) total += from[static_cast<size_t>(r) * columns + k] * x[k];
+      for (int k = j; k < columns; ++k) total += from[static_cast<size_t>(r) * columns + k] * x[k];
       y[row + r] += scale_of(row + r) * total;
     }
   }
 
   // Rows in tiles of a GEMM; 8-bit rows are widened, with their scales, into scratch first.
-  void apply_many(const float* x, float* y, int lanes, Columns used) const {
-    const int k_count = used.end - used.begin;
+  void apply_many(const float* x, float* y, int lanes) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     constexpr int tile = 4 * kTileRows;
-    float* scratch = kInt8 ? arena.take<float>(static_cast<size_t>(tile) * k_count) : nullptr;
+    float* scratch = kInt8 ? arena.take<float>(static_cast<size_t>(tile) * columns) : nullptr;
     for (int row = 0; row < rows; row += tile) {
       const int count = std::min(tile, rows - row);
-      const T* from = values_.data() + static_cast<size_t>(row) * columns + used.begin;
+      const T* from = values_.data() + static_cast<size_t>(row) * columns;
       Matrix a{reinterpret_cast<const float*>(from), columns};
       if (kInt8) {
         for (int r = 0; r < count; ++r)
-          for (int j = 0; j < k_count; ++j)
-            scratch[static_cast<size_t>(r) * k_count + j] =
+          for (int j = 0; j < columns; ++j)
+            scratch[static_cast<size_t>(r) * columns + j] =
                 scale_of(row + r) * from[static_cast<size_t>(r) * columns + j];
-        a = {scratch, k_count};
+        a = {scratch, columns};
       }
-      gemm(a, {x + static_cast<size_t>(used.begin) * lanes, lanes}, y + static_cast<size_t>(row) * lanes, lanes, count,
-           k_count, lanes);
+      gemm(a, {x, lanes}, y + static_cast<size_t>(row) * lanes, lanes, count, columns, lanes);
     }
   }
 

@@ -69,6 +69,7 @@ inline int gemm_rows(Matrix a, Matrix b, float* c, int c_stride, int row, int m,
 template <int K>
 inline void gemm_columns(Matrix a, Matrix b, float* c, int c_stride, int m, int k_count, int last_lanes) {
   int row = gemm_rows<kTileRows, K>(a, b, c, c_stride, 0, m, k_count, last_lanes);
+  row = gemm_rows<kTileRows / 2, K>(a, b, c, c_stride, row, m, k_count, last_lanes);
   row = gemm_rows<2, K>(a, b, c, c_stride, row, m, k_count, last_lanes);
   gemm_rows<1, K>(a, b, c, c_stride, row, m, k_count, last_lanes);
 }

@@ -29,16 +29,15 @@ class Kronecker final : public Weight {
     for (size_t f = 0; f < shapes_.size(); ++f) {
       const auto [m, n] = shapes_[f];
       values_.emplace_back(factors[f], factors[f] + static_cast<size_t>(terms) * m * n);
-      if (f + 1 < shapes_.size()) continue;
-      for (int t = 0; t < terms; ++t)  // the last one also transposed: with one lane its axis is the vector's
+      transposed_.emplace_back();  // for when nothing lies behind its axis, and that must be the vectors'
+      for (int t = 0; t < terms; ++t)
         for (int j = 0; j < n; ++j)
           for (int i = 0; i < m; ++i)
-            transposed_.push_back(values_[f][(static_cast<size_t>(t) * m + i) * n + j]);
+            transposed_[f].push_back(values_[f][(static_cast<size_t>(t) * m + i) * n + j]);
     }
-    transposed_.resize(transposed_.size() + W);
   }
 
-  void apply(const float* x, float* y, int lanes, Columns used) const override {
+  void apply(const float* x, float* y, int lanes) const override {
     Arena& arena = Arena::of_this_thread();
     for (int term = 0; term < terms_; ++term) {
       std::vector<int> sizes;
@@ -52,7 +51,7 @@ class Kronecker final : public Weight {
         for (size_t g = 0; g < sizes.size(); ++g) size *= g == f ? 1 : static_cast<size_t>(sizes[g]);
         float* to = last ? y : arena.take<float>(size);
         if (!last) std::memset(to, 0, size * sizeof(float));
-        multiply_axis(f, term, from, to, sizes, lanes, step == 0 ? used : Columns{0, columns});
+        multiply_axis(f, term, from, to, sizes, lanes);
         sizes[f] = shapes_[f].rows;
         from = to;
       }
@@ -82,8 +81,8 @@ class Kronecker final : public Weight {
   }
 
   size_t bytes() const override {
-    size_t total = transposed_.size();
-    for (const auto& factor : values_) total += factor.size();
+    size_t total = 0;
+    for (const auto& factor : values_) total += 2 * factor.size();
     return total * sizeof(float);
   }
 
@@ -116,32 +115,20 @@ class Kronecker final : public Weight {
 
   // to += from with axis f multiplied by factor f: for each index before the axis a GEMM, or with nothing behind the
   // axis one GEMM with the transposed factor.
-  void multiply_axis(size_t f, int term, const float* from, float* to, const std::vector<int>& sizes, int lanes,
-                     Columns used) const {
+  void multiply_axis(size_t f, int term, const float* from, float* to, const std::vector<int>& sizes, int lanes) const {
     const auto [m, n] = shapes_[f];
     size_t before = 1, behind = static_cast<size_t>(lanes);
     for (size_t g = 0; g < f; ++g) before *= static_cast<size_t>(sizes[g]);
     for (size_t g = f + 1; g < sizes.size(); ++g) behind *= static_cast<size_t>(sizes[g]);
-    const size_t input = static_cast<size_t>(n) * behind;
-    const size_t first = static_cast<size_t>(used.begin) * lanes, end = static_cast<size_t>(used.end) * lanes;
-    if (behind == 1) {
-      const size_t begin = first / input, count = (end + input - 1) / input - begin;
-      if (static_cast<size_t>(columns) * lanes != before * input) return multiply_last(f, term, from, to, 0, before);
-      return multiply_last(f, term, from, to, begin, count);
-    }
     const float* factor = values_[f].data() + static_cast<size_t>(term) * m * n;
-    if (behind < 2 * W && before > 1) return multiply_narrow(factor, m, n, from, to, before, behind);
-    for (size_t b = 0; b < before; ++b) {
-      int k_begin = 0, k_end = n;
-      if (used.begin != 0 || used.end != columns) {  // skip what is zero
-        if ((b + 1) * input <= first || b * input >= end) continue;
-        if (first > b * input) k_begin = static_cast<int>((first - b * input) / behind);
-        if (end < (b + 1) * input) k_end = static_cast<int>((end - b * input + behind - 1) / behind);
-      }
-      gemm({factor + k_begin, n}, {from + b * input + k_begin * behind, static_cast<int>(behind)},
-           to + b * static_cast<size_t>(m) * behind, static_cast<int>(behind), m, k_end - k_begin,
-           static_cast<int>(behind));
+    if (behind == 1) {
+      const float* transposed = transposed_[f].data() + static_cast<size_t>(term) * m * n;
+      return gemm({from, n}, {transposed, m}, to, m, static_cast<int>(before), n, m);
     }
+    if (behind < 2 * W && before > 1) return multiply_narrow(factor, m, n, from, to, before, behind);
+    const int wide = static_cast<int>(behind);
+    for (size_t b = 0; b < before; ++b)
+      gemm({factor, n}, {from + b * n * behind, wide}, to + b * m * behind, wide, m, n, wide);
   }
 
   // As multiply_axis, but with the axis brought to the front, where all that was before it widens the GEMM.
@@ -170,17 +157,10 @@ class Kronecker final : public Weight {
     for (; k < count; ++k) to[k] += from[k];
   }
 
-  void multiply_last(size_t f, int term, const float* from, float* to, size_t begin, size_t count) const {
-    const auto [m, n] = shapes_[f];
-    gemm({from + begin * n, n}, {transposed_.data() + static_cast<size_t>(term) * m * n, m}, to + begin * m, m,
-         static_cast<int>(count), n, m);
-  }
-
   int terms_;
   std::vector<FactorShape> shapes_;
   std::vector<size_t> order_;
-  std::vector<std::vector<float>> values_;
-  std::vector<float> transposed_;
+  std::vector<std::vector<float>> values_, transposed_;
 };
 
 }  // namespace dopant

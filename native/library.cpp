@@ -52,12 +52,12 @@ std::vector<WeightPointer> weights(const void* const* handles, int count) {
 }
 
 template <class T>
-WeightPointer make_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* starts, const int32_t* column_of,
                           const T* values, const float* scales, bool fast) {
-  if (split < 0) return std::make_shared<SparseLookup<T>>(rows, columns, starts, column_of, values, scales);
+  if (lookup) return std::make_shared<SparseLookup<T>>(rows, columns, starts, column_of, values, scales);
   if (columns <= 65536)
-    return std::make_shared<Sparse<T, uint16_t>>(rows, columns, split, starts, column_of, values, scales, fast);
-  return std::make_shared<Sparse<T, uint32_t>>(rows, columns, split, starts, column_of, values, scales, fast);
+    return std::make_shared<Sparse<T, uint16_t>>(rows, columns, starts, column_of, values, scales, fast);
+  return std::make_shared<Sparse<T, uint32_t>>(rows, columns, starts, column_of, values, scales, fast);
 }
 
 }  // namespace
@@ -85,15 +85,15 @@ API void* dopant_dense(int rows, int columns, const float* values) {
 API void* dopant_dense_int8(int rows, int columns, const int8_t* values, const float* scales, int fast) {
   return handle([&] { return std::make_shared<Dense<int8_t>>(rows, columns, values, scales, fast != 0); });
 }
-// split: where [x; h] is joined (0 if it is not), or -1 for a weight whose rows are only looked up.
-API void* dopant_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+// lookup: its rows are only looked up.
+API void* dopant_sparse(int rows, int columns, int lookup, const int64_t* starts, const int32_t* column_of,
                         const float* values) {
-  return handle([&] { return make_sparse<float>(rows, columns, split, starts, column_of, values, nullptr, false); });
+  return handle([&] { return make_sparse<float>(rows, columns, lookup != 0, starts, column_of, values, nullptr, false); });
 }
-API void* dopant_sparse_int8(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+API void* dopant_sparse_int8(int rows, int columns, int lookup, const int64_t* starts, const int32_t* column_of,
                              const int8_t* values, const float* scales, int fast) {
   return handle(
-      [&] { return make_sparse<int8_t>(rows, columns, split, starts, column_of, values, scales, fast != 0); });
+      [&] { return make_sparse<int8_t>(rows, columns, lookup != 0, starts, column_of, values, scales, fast != 0); });
 }
 // shapes: rows and columns of each factor; factors[f] (terms, rows, columns).
 API void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors) {
@@ -129,7 +129,7 @@ API int dopant_linear(const void* handle, const float* bias, const float* x, int
       float* out = arena.take<float>(static_cast<size_t>(w.rows) * lanes);
       to_lanes(from, count, w.columns, in, lanes, lanes);
       spread(bias, w.rows, out, lanes);
-      w.apply(in, out, lanes, {0, w.columns});
+      w.apply(in, out, lanes);
       from_lanes(out, count, w.rows, lanes, to, static_cast<size_t>(w.rows));
     }
   });

@@ -1,7 +1,7 @@
 // A stack of LSTM layers, one or two directions each, with state carried by the caller.
 //
-// With few lanes the inputs' part of the gates is computed for many steps at once, 32 lanes of time and batch together;
-// what is left for each step is h's part. With many lanes a step fills the registers anyway, and [x; h] goes at once.
+// Each step multiplies [x; h]. Computing the inputs' part of many steps at once, as dense LSTMs do, was measured and is
+// no gain: a compressed matrix is small enough to be read from the cache anew.
 #pragma once
 
 #include <cstring>
@@ -38,8 +38,18 @@ class Lstm {
     return total * static_cast<size_t>(lanes_of(batch));
   }
 
-  // x (steps, batch, inputs) -> y (steps, batch, outputs); the state is read and replaced.
+  // x (steps, batch, inputs) -> y (steps, batch, outputs); the state is read and replaced. In one direction all layers
+  // go through a few steps before the next few: what a layer leaves for the next one then stays in the cache.
   void run(const float* x, int steps, int batch, float* state, float* y) const {
+    const int few = directions_ == 1 ? std::max(1, 32 / lanes_of(batch)) : steps;
+    for (int t = 0; t < steps; t += few) {
+      const size_t at = static_cast<size_t>(t) * batch;
+      run_few(x + at * inputs(), std::min(few, steps - t), batch, state, y + at * outputs());
+    }
+  }
+
+ private:
+  void run_few(const float* x, int steps, int batch, float* state, float* y) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     const int lanes = lanes_of(batch);
@@ -66,7 +76,6 @@ class Lstm {
     }
   }
 
- private:
   // One layer in one direction over a whole sequence of (inputs, lanes).
   struct Direction {
     const LstmLayer& layer;
@@ -75,8 +84,6 @@ class Lstm {
     size_t y_stride;    // from step to step
     int steps, lanes;
     bool backward;
-
-    static constexpr int kTogether = 32;  // lanes of time and batch
 
     size_t gate_count() const { return static_cast<size_t>(4) * layer.hidden * lanes; }
     int step(int n) const { return backward ? steps - 1 - n : n; }
@@ -92,70 +99,23 @@ class Lstm {
       float* joint = arena.take<float>(x_size + h_size);  // [x; h], or h alone
       float* h = joint + x_size;
       std::memcpy(h, state, sizeof(float) * h_size);
-      const int together = steps > 1 && lanes < 16 ? kTogether / lanes : 0;
-      float* ahead = nullptr;  // the gates' input part, step after step
-      if (together > 0) {
-        std::memset(joint, 0, sizeof(float) * x_size);
-        ahead = arena.take<float>(gate_count() * static_cast<size_t>(together));
-      }
       for (int n = 0; n < steps; ++n) {
-        float* g = gates;
-        if (together > 0) {
-          if (n % together == 0) inputs_ahead(n, std::min(together, steps - n), ahead, arena);
-          g = ahead + static_cast<size_t>(n % together) * gate_count();
-          recur(joint, g);
+        spread(layer.bias.empty() ? nullptr : layer.bias.data(), 4 * layer.hidden, gates, lanes);
+        if (layer.recurrent) {
+          layer.input->apply(input(n), gates, lanes);
+          layer.recurrent->apply(h, gates, lanes);
         } else {
-          spread(bias(), 4 * layer.hidden, g, lanes);
-          if (layer.recurrent) {
-            layer.input->apply(input(n), g, lanes, {0, layer.inputs});
-            recur(joint, g);
-          } else {
-            std::memcpy(joint, input(n), sizeof(float) * x_size);
-            layer.input->apply(joint, g, lanes, {0, layer.input->columns});
-          }
+          std::memcpy(joint, input(n), sizeof(float) * x_size);
+          layer.input->apply(joint, gates, lanes);
         }
-        const size_t count = static_cast<size_t>(layer.hidden) * lanes;
-        cell(g, c, layer.projection ? hidden : h, count);
+        cell(gates, c, layer.projection ? hidden : h, static_cast<size_t>(layer.hidden) * lanes);
         if (layer.projection) {
           std::memset(h, 0, sizeof(float) * h_size);
-          layer.projection->apply(hidden, h, lanes, {0, layer.hidden});
+          layer.projection->apply(hidden, h, lanes);
         }
         std::memcpy(y + static_cast<size_t>(step(n)) * y_stride, h, sizeof(float) * h_size);
       }
       std::memcpy(state, h, sizeof(float) * h_size);
-    }
-
-    const float* bias() const { return layer.bias.empty() ? nullptr : layer.bias.data(); }
-
-    void recur(const float* joint, float* g) const {
-      if (layer.recurrent)
-        layer.recurrent->apply(joint, g, lanes, {0, layer.outputs()});
-      else
-        layer.input->apply(joint, g, lanes, {layer.inputs, layer.input->columns});
-    }
-
-    // ahead (count, gates, lanes) = bias + W_x x for `count` steps from n on.
-    void inputs_ahead(int n, int count, float* ahead, Arena& arena) const {
-      Arena::Scope scope(arena);
-      const int wide = lanes_of(count * lanes), rows = 4 * layer.hidden;
-      const size_t columns = static_cast<size_t>(layer.input->columns);
-      float* xs = arena.take<float>(columns * wide);
-      std::memset(xs, 0, sizeof(float) * columns * wide);
-      for (int k = 0; k < count; ++k) {
-        const float* from = input(n + k);
-        for (int j = 0; j < layer.inputs; ++j)
-          for (int lane = 0; lane < lanes; ++lane)
-            xs[static_cast<size_t>(j) * wide + k * lanes + lane] = from[static_cast<size_t>(j) * lanes + lane];
-      }
-      float* gs = arena.take<float>(static_cast<size_t>(rows) * wide);
-      spread(bias(), rows, gs, wide);
-      layer.input->apply(xs, gs, wide, {0, layer.inputs});
-      for (int first = 0; first < rows; first += 16)
-        for (int k = 0; k < count; ++k)
-          for (int j = first; j < std::min(rows, first + 16); ++j)
-            for (int lane = 0; lane < lanes; ++lane)
-              ahead[static_cast<size_t>(k) * gate_count() + static_cast<size_t>(j) * lanes + lane] =
-                  gs[static_cast<size_t>(j) * wide + k * lanes + lane];
     }
   };
 

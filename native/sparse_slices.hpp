@@ -62,8 +62,8 @@ struct SparseSlices {
         }
   }
 
-  // y += scale[row] · (this x); scales may be null.
-  void apply(const float* scales, const float* x, float* y) const {
+  // y += scale[row] · (this x); scales may be null. True: it always can.
+  bool apply(const float* scales, const float* x, float* y) const {
     const Index* column = columns.data();
     const T* value = values.data();
     for (size_t slice = 0; slice + 1 < starts.size(); ++slice) {
@@ -72,6 +72,7 @@ struct SparseSlices {
         total += widen<kSlice>(value) * looked_up(x, column);
       add(y, scales, rows.data() + slice * kSlice, total);
     }
+    return true;
   }
 
  private:

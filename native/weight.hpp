@@ -21,17 +21,12 @@ inline int lanes_of(int batch) {
   return (batch + 15) / 16 * 16;
 }
 
-// The columns in which x can differ from zero: an LSTM multiplies [x; h] whole, or one half with zeros for the other.
-struct Columns {
-  int begin, end;
-};
-
 class Weight {
  public:
   Weight(int rows, int columns) : rows(rows), columns(columns) {}
   virtual ~Weight() = default;
-  // y += W x. Outside `used` x holds zeros, which may be skipped.
-  virtual void apply(const float* x, float* y, int lanes, Columns used) const = 0;
+  // y += W x.
+  virtual void apply(const float* x, float* y, int lanes) const = 0;
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;
   // Bytes held.

@@ -34,13 +34,11 @@ class Packer:
         library: the native library.
         precision: `"exact"` keeps every value to the last bit; `"fast"` rounds values to 8 bits, with a scale a row,
             and activations too.
-        split: the column at which an LSTM's [x; h] is joined, else 0.
         lookup: the rows are looked up and never multiplied (an embedding).
     """
 
     library: CDLL
     precision: Precision
-    split: int = 0
     lookup: bool = False
 
     @property
@@ -157,8 +155,7 @@ def _sparse(weight: SparseWeight, packer: Packer) -> c_void_p:
     starts = np.zeros(weight.shape[0] + 1, np.int64)
     np.cumsum(np.bincount(rows.cpu().numpy(), minlength=weight.shape[0]), out=starts[1:])
     columns = weight.column_index.cpu().numpy().astype(np.int32)
-    split = -1 if packer.lookup else packer.split
-    place = (*weight.shape, split, starts.ctypes.data, columns.ctypes.data)
+    place = (*weight.shape, packer.lookup, starts.ctypes.data, columns.ctypes.data)
     bytes_ = _in_bytes(
         weight.values,
         packer,

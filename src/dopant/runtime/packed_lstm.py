@@ -53,27 +53,27 @@ class PackedLSTM:
         self.outputs = lstm.output_size
         self.directions = lstm.directions
         self.count = lstm.num_layers * lstm.directions
-        plain = Packer(library, precision)
+        packer = Packer(library, precision)
         self.weights: list[PackedWeight] = []
         handles: list[list[int | None]] = [[], [], []]  # of the input's, the recurrent and the projection's weights
         biases: list[Floats | None] = []
         inputs: list[int] = []
 
-        def packed(kind: int, name: str, how: Packer) -> None:
-            self.weights.append(PackedWeight(lstm._weight(name), how))
+        def packed(kind: int, name: str) -> None:
+            self.weights.append(PackedWeight(lstm._weight(name), packer))
             handles[kind].append(self.weights[-1].handle.value)
 
         for layer in range(lstm.num_layers):
             size = lstm.input_size if layer == 0 else lstm.output_size * lstm.directions
             for suffix in lstm._suffixes(layer):
                 if lstm.joint:
-                    packed(0, "weight" + suffix, Packer(library, precision, split=size))
+                    packed(0, "weight" + suffix)
                     handles[1].append(None)
                 else:
-                    packed(0, "weight_ih" + suffix, plain)
-                    packed(1, "weight_hh" + suffix, plain)
+                    packed(0, "weight_ih" + suffix)
+                    packed(1, "weight_hh" + suffix)
                 if lstm.proj_size:
-                    packed(2, "weight_hr" + suffix, plain)
+                    packed(2, "weight_hr" + suffix)
                 else:
                     handles[2].append(None)
                 bias = lstm.get_parameter("bias" + suffix) if lstm.bias else None

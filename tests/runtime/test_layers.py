@@ -1,0 +1,122 @@
+"""Native kernels behind torch layers: the same numbers, in evaluation alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
+
+from dopant.errors import InputError
+from dopant.layers import LSTM, Embedding, Linear, convert
+from dopant.native.library import library
+from dopant.runtime import accelerate
+from dopant.structures.presets import doped_kronecker
+
+pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
+
+
+class Tagger(nn.Module):
+    """Someone's own module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 12)
+        self.lstm = nn.LSTM(12, 20, num_layers=2, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(40, 7)
+
+    def forward(self, index: Tensor) -> Any:
+        return self.out(self.lstm(self.embedding(index))[0])
+
+
+def test_a_model_gives_what_it_gave() -> None:
+    model = convert(Tagger()).eval()
+    index = torch.randint(0, 50, (3, 9))
+    with torch.no_grad():
+        before = model(index)
+        fast = accelerate(copy.deepcopy(model), precision="fast")(index)
+        after = accelerate(model)(index)
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-6)
+    torch.testing.assert_close(fast, before, rtol=0, atol=2e-2)
+    assert not torch.equal(fast, before)
+
+
+def test_training_goes_on_as_before() -> None:
+    model = convert(Tagger())
+    index = torch.randint(0, 50, (3, 9))
+    expected = model(index)
+    accelerate(model)
+    output = model(index)
+    assert torch.equal(output, expected)
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.eval()(index).requires_grad  # evaluation with gradients is torch's too
+
+
+def test_changed_parameters_are_packed_again() -> None:
+    layer = accelerate(Linear(30, 20)).eval()
+    x = torch.randn(4, 30)
+    with torch.no_grad():
+        layer(x)
+        for parameter in layer.parameters():
+            parameter.mul_(2.0)
+        changed = layer(x)
+        layer.kernel = None
+        torch.testing.assert_close(changed, layer(x), rtol=1e-5, atol=1e-5)
+        layer = accelerate(layer)
+        layer(x)
+        layer.weight = doped_kronecker(((4, 5), (5, 6)), 60).new((20, 30))
+        changed = layer(x)
+        layer.kernel = None
+        torch.testing.assert_close(changed, layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"proj_size": 4}])
+def test_an_lstm_takes_what_it_took(options: dict[str, Any]) -> None:
+    lstm = LSTM(6, 10, 2, **options).eval()
+    served = accelerate(copy.deepcopy(lstm))
+    size = options.get("proj_size", 10)
+    state = (torch.randn(2, 3, size), torch.randn(2, 3, 10))
+    with torch.no_grad():
+        for args in ((torch.randn(3, 3, 6),), (torch.randn(3, 3, 6), state), (torch.randn(5, 6),)):
+            expected, ours = lstm(*args), served(*args)
+            torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
+        packed = pack_sequence([torch.randn(4, 6), torch.randn(2, 6)])
+        torch.testing.assert_close(served(packed)[0].data, lstm(packed)[0].data, rtol=0, atol=2e-6)
+        lstm.double(), served.double()
+        x = torch.randn(3, 3, 6, dtype=torch.float64)
+        assert torch.equal(served(x)[0], lstm(x)[0])
+
+
+def test_odd_shapes() -> None:
+    linear, embedding = accelerate(Linear(6, 5)).eval(), accelerate(Embedding(9, 4)).eval()
+    with torch.no_grad():
+        for shape in ((6,), (0, 6), (2, 3, 6)):
+            x = torch.randn(*shape)
+            torch.testing.assert_close(linear(x), x @ linear.weight.to_dense().T + linear.bias, rtol=0, atol=1e-6)
+        assert torch.equal(embedding(torch.tensor([[1, 8]])), embedding.weight.rows(torch.tensor([[1, 8]])))
+        assert embedding(torch.zeros(0, dtype=torch.long)).shape == (0, 4)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with torch.no_grad():
+        with pytest.raises(InputError, match="takes 6 inputs, got 7"):
+            accelerate(Linear(6, 5)).eval()(torch.zeros(2, 7))
+        with pytest.raises(IndexError, match=r"0 \.\.\. 8"):
+            accelerate(Embedding(9, 4)).eval()(torch.tensor([9]))
+        with pytest.raises(InputError, match="the LSTM takes 6 inputs, got 7"):
+            accelerate(LSTM(6, 5)).eval()(torch.zeros(2, 3, 7))
+        with pytest.raises(InputError, match="initial h"):
+            accelerate(LSTM(6, 5)).eval()(torch.zeros(2, 3, 6), (torch.zeros(1, 2, 5), torch.zeros(1, 3, 5)))
+    with pytest.raises(InputError, match="precision is one of"):
+        accelerate(Linear(2, 2), precision="half")  # type: ignore[arg-type]
+
+
+def test_without_a_library_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dopant.runtime import layers
+
+    monkeypatch.setattr(layers, "library", lambda: None)
+    assert accelerate(Linear(6, 5)).kernel is None

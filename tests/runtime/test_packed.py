@@ -1,0 +1,150 @@
+"""Packed weights multiply as the weights they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dopant.errors import InputError
+from dopant.native.library import library
+from dopant.ops.quantise import dequantise_rows, quantise_rows
+from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
+from dopant.structures import (
+    Dense,
+    Doped,
+    Kronecker,
+    LowRank,
+    MaskedWeight,
+    Sparse,
+    Stacked,
+    Structure,
+    StructuredWeight,
+)
+from dopant.structures.dense import DenseWeight
+from dopant.structures.presets import doped_hmd, doped_kronecker, doped_lmf, hmd, hybrid_kronecker, per_gate
+
+pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
+
+SHAPE = (72, 90)
+STRUCTURES: dict[str, Structure] = {
+    "dense": Dense(),
+    "sparse": Sparse(300),
+    "empty sparse": Sparse(0),
+    "full sparse": Sparse(72 * 90),
+    "low rank": LowRank(5),
+    "Kronecker": Kronecker(((8, 6), (9, 15))),
+    "Kronecker of a row and a column": Kronecker(((72, 1), (1, 90))),
+    "Kronecker sum": Kronecker(((12, 9), (6, 10)), terms=3),
+    "Kronecker of three": Kronecker(((2, 3), (6, 5), (6, 6)), terms=2),
+    "stacked": Stacked((LowRank(2), Sparse(110), Kronecker(((2, 6), (3, 15)))), (40, 26, 6)),
+    "per gate": per_gate(Kronecker(((6, 9), (3, 10))), 18, 4),
+    "HMD": hmd(72, 8),
+    "hybrid Kronecker": hybrid_kronecker(72, 12, ((6, 9), (10, 10))),
+    "doped Kronecker": doped_kronecker(((8, 6), (9, 15)), 240),
+    "doped LMF": doped_lmf(2, 230),
+    "doped HMD": doped_hmd(18, 1, 230, gates=4),
+    "doped with nothing": Doped(LowRank(2), Sparse(0)),
+}
+BATCHES = (1, 2, 5, 8, 9, 16, 31, 32, 33, 70)
+
+
+def packed(weight: StructuredWeight, precision: Precision = "exact", *, lookup: bool = False) -> PackedWeight:
+    native = library()
+    assert native is not None
+    return PackedWeight(weight, Packer(native, precision, lookup))
+
+
+def new(structure: Structure, shape: tuple[int, int] = SHAPE, seed: int = 0) -> StructuredWeight:
+    return structure.new(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def error(weight: StructuredWeight, precision: Precision, batch: int) -> float:
+    """The largest error of a product, relative to the largest |W| |x|."""
+    x = torch.randn(batch, weight.shape[1], generator=torch.Generator().manual_seed(batch))
+    matrix = weight.to_dense().detach().double()
+    expected = (x.double() @ matrix.T).numpy()
+    scale = (x.double().abs() @ matrix.T.abs()).max().item()
+    return float(np.abs(packed(weight, precision).linear(x.numpy()) - expected).max() / max(scale, 1e-30))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_products_of_every_structure_are_exact(name: str) -> None:
+    weight = new(STRUCTURES[name])
+    assert max(error(weight, "exact", batch) for batch in BATCHES) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_fast_products_are_right_to_8_bits(name: str) -> None:
+    weight = new(STRUCTURES[name])
+    assert max(error(weight, "fast", batch) for batch in BATCHES) < 1e-2
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_rows_of_every_structure(name: str) -> None:
+    weight = new(STRUCTURES[name])
+    index = torch.tensor([71, 0, 3, 3, 40, 41])
+    for lookup in (False, True):
+        rows = packed(weight, lookup=lookup).rows(index.numpy())
+        np.testing.assert_allclose(rows, weight.rows(index).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (17, 33), (65, 257), (130, 31)])
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_shapes_that_no_register_divides(shape: tuple[int, int], precision: Precision) -> None:
+    for structure in (Dense(), Sparse((shape[0] * shape[1] + 2) // 3), LowRank(1)):
+        weight = new(structure, shape)
+        assert max(error(weight, precision, batch) for batch in (1, 3, 8, 32)) < (
+            1e-6 if precision == "exact" else 2e-2
+        )
+
+
+def test_more_columns_than_16_bits_count() -> None:
+    weight = new(Sparse(5000), (20, 70_000))
+    for precision in ("exact", "fast"):
+        assert max(error(weight, precision, batch) for batch in (1, 8, 32)) < (1e-6 if precision == "exact" else 1e-2)
+
+
+def test_the_training_form_of_an_overlay_is_packed_as_the_stored_form() -> None:
+    weight = MaskedWeight(torch.randn(30, 40), torch.rand(30, 40) < 0.1)
+    assert error(weight, "exact", 1) < 1e-6
+
+
+def test_values_that_came_from_8_bits_stay_in_8_bits_and_exact() -> None:
+    rough = torch.randn(64, 100)
+    eight = dequantise_rows(*quantise_rows(rough))
+    assert packed(DenseWeight(eight)).bytes < packed(DenseWeight(rough)).bytes / 3
+    assert error(DenseWeight(eight), "exact", 1) < 1e-6
+
+
+def test_a_bias_is_added() -> None:
+    weight, x = new(Dense()), np.ones((3, 90), np.float32)
+    bias = np.arange(72, dtype=np.float32)
+    np.testing.assert_allclose(packed(weight).linear(x, bias), packed(weight).linear(x) + bias, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_values_that_are_not_finite_go_through(value: float, precision: Precision, batch: int) -> None:
+    weight = new(Dense())
+    x = np.ones((batch, 90), np.float32)
+    x[0, 7] = value
+    y = packed(weight, precision).linear(x)
+    assert not np.isfinite(y[0]).any()
+    assert np.isfinite(y[1:]).all()
+    sparse = packed(new(Sparse(400)), precision).linear(x)
+    assert not np.isfinite(sparse[0]).all()
+
+
+def test_a_structure_without_a_kernel_is_named() -> None:
+    class Strange(DenseWeight.__mro__[1]):  # type: ignore[misc]
+        structure = to_dense = linear = rows = cost = None
+
+    with pytest.raises(InputError, match="no kernel is known for a Strange"):
+        packed(Strange((2, 2)))
+
+
+def test_a_precision_is_known() -> None:
+    with pytest.raises(InputError, match="exact, fast, got 'double'"):
+        check_precision("double")

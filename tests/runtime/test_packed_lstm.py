@@ -1,0 +1,119 @@
+"""A packed LSTM computes as torch's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dopant.errors import InputError
+from dopant.layers import LSTM
+from dopant.native.library import library
+from dopant.runtime.packed_lstm import PackedLSTM
+from dopant.structures.presets import doped_kronecker
+
+pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
+
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "two matrices": {"joint": False},
+    "two layers": {"num_layers": 2},
+    "without bias": {"bias": False},
+    "both directions": {"bidirectional": True, "num_layers": 2},
+    "projected": {"proj_size": 7},
+    "all at once": {"bidirectional": True, "num_layers": 2, "proj_size": 5, "joint": False},
+}
+
+
+def packed(lstm: LSTM, precision: Any = "exact") -> PackedLSTM:
+    native = library()
+    assert native is not None
+    return PackedLSTM(lstm, native, precision)
+
+
+def doped(**options: Any) -> LSTM:
+    torch.manual_seed(3)
+    lstm = LSTM(20, 20, 2, **options)
+    for layer in range(2):
+        setattr(lstm, f"weight_l{layer}", doped_kronecker(((8, 5), (10, 8)), 300).new((80, 40)))
+    return lstm.eval()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 17, 32])
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_an_lstm(name: str, batch: int) -> None:
+    torch.manual_seed(0)
+    lstm = LSTM(11, 19, **FORMS[name]).eval()
+    x = torch.randn(9, batch, 11)
+    count = lstm.num_layers * lstm.directions
+    h0, c0 = torch.randn(count, batch, lstm.output_size), torch.randn(count, batch, 19)
+    with torch.no_grad():
+        expected, (h, c) = lstm(x, (h0, c0))
+    ours = packed(lstm)
+    y, state = ours.sequence(x.numpy(), ours.state(h0.numpy(), c0.numpy()))
+    np.testing.assert_allclose(y, expected.numpy(), rtol=0, atol=1e-6)
+    for mine, theirs in zip(state.arrays(), (h, c), strict=True):
+        np.testing.assert_allclose(mine, theirs.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_35_steps_agree_with_float64_to_a_millionth(batch: int) -> None:
+    lstm = doped()
+    x = torch.randn(35, batch, 20)
+    with torch.no_grad():
+        expected = lstm.double()(x.double())[0].numpy()
+    y, _ = packed(lstm.float()).sequence(x.numpy())
+    assert np.abs(y - expected).max() / np.abs(expected).max() < 1e-6
+
+
+def test_fast_is_near() -> None:
+    lstm = doped()
+    x = torch.randn(35, 8, 20).numpy()
+    exact, fast = packed(lstm).sequence(x)[0], packed(lstm, "fast").sequence(x)[0]
+    assert 0.0 < np.abs(exact - fast).max() < 0.05
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_steps_are_the_sequence_and_leave_their_state_alone(batch: int) -> None:
+    lstm = packed(doped())
+    x = torch.randn(40, batch, 20).numpy()
+    whole, last = lstm.sequence(x)
+    state = lstm.initial(batch)
+    for t in range(40):
+        before = state.values.copy()
+        y, after = lstm.step(x[t], state)
+        np.testing.assert_array_equal(state.values, before)
+        np.testing.assert_array_equal(y, whole[t])
+        state = after
+    np.testing.assert_array_equal(state.values, last.values)
+
+
+def test_a_nan_reaches_the_output_and_no_other_sequence() -> None:
+    lstm = packed(doped(), "fast")
+    x = np.zeros((3, 8, 20), np.float32)
+    x[0, 2, 5] = np.nan
+    y, _ = lstm.sequence(x)
+    assert np.isnan(y[:, 2]).all()
+    assert np.isfinite(np.delete(y, 2, axis=1)).all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    lstm, other = packed(doped()), packed(doped())
+    with pytest.raises(InputError, match=r"a sequence is \(time, batch, 20\).*got shape \(2, 3, 21\)"):
+        lstm.sequence(np.zeros((2, 3, 21), np.float32))
+    with pytest.raises(InputError, match=r"got shape \(0, 3, 20\)"):
+        lstm.sequence(np.zeros((0, 3, 20), np.float32))
+    with pytest.raises(InputError, match="x must be float32, got float64"):
+        lstm.sequence(np.zeros((2, 3, 20)))
+    with pytest.raises(InputError, match="a step takes x of"):
+        lstm.step(np.zeros((1, 3, 20), np.float32))
+    with pytest.raises(InputError, match="belongs to another model"):
+        lstm.step(np.zeros((3, 20), np.float32), other.initial(3))
+    with pytest.raises(InputError, match="the state is of 2 sequences, x of 3"):
+        lstm.step(np.zeros((3, 20), np.float32), lstm.initial(2))
+    with pytest.raises(InputError, match="batch must be 1 or more"):
+        lstm.initial(0)
+    with pytest.raises(InputError, match="c must be"):
+        lstm.state(np.zeros((2, 1, 20)), np.zeros((2, 2, 20)))

@@ -1,0 +1,155 @@
+"""A runtime says what its model says."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dopant.errors import InputError
+from dopant.evaluate import generate, perplexity
+from dopant.models import LanguageModel, LanguageModelConfig
+from dopant.native.library import library
+from dopant.plan import apply_plan, make_plan
+from dopant.runtime import Runtime, load
+from dopant.runtime import runtime as module
+from dopant.storage import save
+
+METHODS = (
+    "dense",
+    "pruning",
+    "lmf",
+    "hmd",
+    "kronecker",
+    "hybrid-kronecker",
+    "doped-kronecker",
+    "doped-lmf",
+    "doped-hmd",
+)
+
+
+def made(method: str = "doped-kronecker", *, tied: bool = False, scope: str = "model") -> LanguageModel:
+    torch.manual_seed(1)
+    model = LanguageModel(LanguageModelConfig(300, 24, tied=tied, init=0.4))
+    if method != "dense":
+        apply_plan(model, make_plan(model, target="4x", count="parameters", method=method, scope=scope))
+    return model.eval()
+
+
+@pytest.fixture(params=["native", "torch"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "torch":
+        monkeypatch.setattr(module, "library", lambda: None)
+    elif library() is None:
+        pytest.skip("there is no native library")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_are_the_models(path: str, method: str, tied: bool) -> None:
+    model = made(method, tied=tied)
+    tokens = torch.randint(0, 300, (12, 5))
+    with torch.no_grad():
+        expected, (h, _) = model(tokens)
+    logits, state = Runtime(model).sequence(tokens.numpy())
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(state.arrays()[0], h.numpy(), rtol=0, atol=2e-6)
+
+
+def test_steps_carry_the_state(path: str) -> None:
+    runtime = Runtime(made())
+    tokens = np.random.default_rng(0).integers(0, 300, (7, 3))
+    whole, _ = runtime.sequence(tokens)
+    state: Any = None
+    for t in range(7):
+        logits, state = runtime.step(tokens[t], state)
+        np.testing.assert_allclose(logits, whole[t], rtol=0, atol=1e-5)
+
+
+def test_a_score_is_the_log_likelihood(path: str) -> None:
+    model = made()
+    ids = torch.randint(0, 300, (1500,))
+    with torch.no_grad():
+        logits, _ = model(ids[:-1, None])
+    expected = -F.cross_entropy(logits[:, 0], ids[1:], reduction="none").numpy()
+    np.testing.assert_allclose(Runtime(model).score(ids.numpy()), expected, rtol=0, atol=1e-4)
+
+
+def test_it_is_evaluated_like_a_model(path: str) -> None:
+    model = made()
+    columns = torch.randint(0, 300, (50, 2))
+    assert perplexity(Runtime(model), columns) == pytest.approx(perplexity(model, columns), rel=1e-5)
+    prompt = torch.tensor([1, 2, 3])
+    assert Runtime(model).generate(prompt.numpy(), 20, temperature=0.0) == generate(model, prompt, 20, temperature=0.0)
+
+
+def test_equal_seeds_give_equal_tokens(path: str) -> None:
+    runtime = Runtime(made())
+    assert runtime.generate([5], 30, seed=4) == runtime.generate([5], 30, seed=4) != runtime.generate([5], 30, seed=5)
+
+
+def test_fast_is_near_and_smaller() -> None:
+    if library() is None:
+        pytest.skip("there is no native library")
+    model = made()
+    exact, fast = Runtime(model), Runtime(model, precision="fast")
+    columns = torch.randint(0, 300, (400, 1))
+    assert perplexity(fast, columns) == pytest.approx(perplexity(exact, columns), rel=3e-3)
+    assert fast.bytes < exact.bytes
+
+
+def test_callers_in_many_threads_do_not_disturb_each_other(path: str) -> None:
+    runtime = Runtime(made())
+    texts = [np.random.default_rng(k).integers(0, 300, (25, 1 + k % 3)) for k in range(16)]
+
+    def read(tokens: Any) -> Any:
+        state: Any = None
+        for ids in tokens:
+            logits, state = runtime.step(ids, state)
+        return logits
+
+    alone = [read(tokens) for tokens in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for ours, expected in zip(pool.map(read, texts), alone, strict=True):
+                np.testing.assert_array_equal(ours, expected)
+
+
+def test_it_is_loaded_from_a_folder(tmp_path: Path) -> None:
+    model = made()
+    runtime = load(save(tmp_path / "m", model))
+    tokens = torch.randint(0, 300, (4, 2))
+    with torch.no_grad():
+        np.testing.assert_allclose(runtime.sequence(tokens.numpy())[0], model(tokens)[0].numpy(), rtol=0, atol=2e-5)
+    with pytest.raises(InputError, match="has no tokenizer; give token ids"):
+        runtime.generate("a word")
+    with pytest.raises(InputError, match="precision is one of exact, fast"):
+        load(tmp_path / "m", precision="half")  # type: ignore[arg-type]
+
+
+def test_what_does_not_fit_is_refused(path: str) -> None:
+    runtime = Runtime(made())
+    with pytest.raises(InputError, match=r"token ids must be in 0 … 299, got 0 to 300"):
+        runtime.step([0, 300])
+    with pytest.raises(InputError, match=r"token ids must be in 0 … 299, got -1"):
+        runtime.step([-1])
+    with pytest.raises(InputError, match=r"whole numbers of shape \(batch,\), got float64"):
+        runtime.step([0.5])
+    with pytest.raises(InputError, match=r"shape \(time, batch\)"):
+        runtime.sequence([1, 2])
+    with pytest.raises(InputError, match="needs two tokens or more, got 1"):
+        runtime.score([3])
+    with pytest.raises(InputError, match="the state is of 2 sequences, x of 1"):
+        runtime.step([1], runtime.initial(2))
+    with pytest.raises(InputError, match="belongs to another model"):
+        runtime.step([1], Runtime(made()).initial(1))
+    with pytest.raises(InputError, match="batch must be 1 or more"):
+        runtime.initial(0)
+    with pytest.raises(InputError, match="the prompt has no tokens"):
+        runtime.generate([])
