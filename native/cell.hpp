@@ -9,7 +9,7 @@ namespace dopant {
 template <int N>
 inline Vec<N> exponential(Vec<N> x) {
   const Vec<N> magic = all<N>(12582912.0f);  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-  x = x > 40.0f ? all<N>(40.0f) : x;         // a NaN compares false and stays; e^40 squared is still a number
+  x = x > 40.0f ? all<N>(40.0f) : x;         // e^40 squared is still a number
   x = x < -80.0f ? all<N>(-80.0f) : x;
   const Vec<N> shifted = x * 1.44269504088896341f + magic;
   const Vec<N> whole = shifted - magic;
@@ -21,7 +21,8 @@ inline Vec<N> exponential(Vec<N> x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = (p * r * r + r) + 1.0f;
-  return (Vec<N>)((IntVec<N>)p + (((IntVec<N>)shifted - (IntVec<N>)magic) << 23));
+  const Vec<N> result = (Vec<N>)((IntVec<N>)p + (((IntVec<N>)shifted - (IntVec<N>)magic) << 23));
+  return x == x ? result : x;  // the sum of bits would make a number of a NaN
 }
 
 // σ(a) = 1 / (1 + e^-a) and tanh(b) = (1 - e^-2b) / (1 + e^-2b): their product takes one division.

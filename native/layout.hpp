@@ -10,16 +10,14 @@ namespace dopant {
 
 // A block of 4 × 4.
 inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
-  typedef int32_t Pick __attribute__((vector_size(16)));
   const Vec<4> a = load<4>(from), b = load<4>(from + from_stride);
   const Vec<4> c = load<4>(from + 2 * from_stride), d = load<4>(from + 3 * from_stride);
-  const Pick low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
-  const Vec<4> ab = __builtin_shuffle(a, b, low), cd = __builtin_shuffle(c, d, low);
-  const Vec<4> ef = __builtin_shuffle(a, b, high), gh = __builtin_shuffle(c, d, high);
-  store<4>(to, __builtin_shuffle(ab, cd, first));
-  store<4>(to + to_stride, __builtin_shuffle(ab, cd, second));
-  store<4>(to + 2 * to_stride, __builtin_shuffle(ef, gh, first));
-  store<4>(to + 3 * to_stride, __builtin_shuffle(ef, gh, second));
+  const Vec<4> ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  const Vec<4> ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store<4>(to, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
+  store<4>(to + to_stride, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+  store<4>(to + 2 * to_stride, __builtin_shufflevector(ef, gh, 0, 1, 4, 5));
+  store<4>(to + 3 * to_stride, __builtin_shufflevector(ef, gh, 2, 3, 6, 7));
 }
 
 // to (columns, rows) = from (rows, columns), transposed.

@@ -63,6 +63,7 @@ inline bool apply_bytes(const SparseRows<int8_t, uint16_t>& matrix, const float*
   const int width = matrix.width, count = std::min(lanes, 16);
   uint8_t* bytes = arena.take<uint8_t>(static_cast<size_t>(width) * 32);
   float* lane_scale = arena.take<float>(static_cast<size_t>(lanes) + 16);
+  float* lane_factor = arena.take<float>(static_cast<size_t>(lanes) + 16);
   const float* from = x;
   int stride = lanes;
   if (lanes < 16) {  // 4 or 8 lanes are filled up to 16
@@ -71,12 +72,16 @@ inline bool apply_bytes(const SparseRows<int8_t, uint16_t>& matrix, const float*
     from = full;
     stride = 16;
   }
+  for (int lane = 0; lane < lanes; lane += 16) {  // all or none: y is added to
+    __m512 factor, scale;
+    if (!lane_scales(from + lane, width, stride, &factor, &scale)) return false;
+    _mm512_storeu_ps(lane_scale + lane, scale);
+    _mm512_storeu_ps(lane_factor + lane, factor);
+  }
   for (int lane = 0; lane < lanes;) {
     const int groups = lanes - lane >= 32 ? 2 : 1;
     for (int k = 0; k < groups; ++k) {
-      __m512 factor, scale;
-      if (!lane_scales(from + lane + k * 16, width, stride, &factor, &scale)) return false;
-      _mm512_storeu_ps(lane_scale + lane + k * 16, scale);
+      const __m512 factor = _mm512_loadu_ps(lane_factor + lane + k * 16);
       for (int j = 0; j < width; ++j) {
         const float* values = from + static_cast<size_t>(j) * stride + lane + k * 16;
         const __m512i level = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values), factor));

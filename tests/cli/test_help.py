@@ -16,7 +16,8 @@ from dopant.cli import app
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
-COMMANDS = ["compare", "compress", "train", "plan", "evaluate", "inspect", "generate", "bench", "export", "report", "env"]
+COMMANDS = ["compare", "compress", "train", "plan", "evaluate", "inspect", "generate", "bench", "export", "report"]
+COMMANDS += ["env"]
 
 
 def python(code: str) -> str:

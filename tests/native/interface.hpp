@@ -10,9 +10,9 @@ const char* dopant_error();
 const char* dopant_best_level();
 void* dopant_dense(int rows, int columns, const float* values);
 void* dopant_dense_int8(int rows, int columns, const int8_t* values, const float* scales, int fast);
-void* dopant_sparse(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+void* dopant_sparse(int rows, int columns, int lookup, const int64_t* starts, const int32_t* column_of,
                     const float* values);
-void* dopant_sparse_int8(int rows, int columns, int split, const int64_t* starts, const int32_t* column_of,
+void* dopant_sparse_int8(int rows, int columns, int lookup, const int64_t* starts, const int32_t* column_of,
                          const int8_t* values, const float* scales, int fast);
 void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors);
 void* dopant_sum(const void* const* parts, int count);

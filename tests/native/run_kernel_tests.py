@@ -20,7 +20,7 @@ PLACE = ROOT / "build" / "native-test"
 
 sys.path.insert(0, str(ROOT))
 
-import build_native
+import build_native  # noqa: E402
 
 SANITIZED = (
     *("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -68,7 +68,8 @@ def run(command: Sequence[str]) -> str:
     """
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+        lines = done.stdout.splitlines()[:30]  # of a sanitizer's pages the first tells
+        raise SystemExit("\n".join([f"{' '.join(command)} ended with {done.returncode}:", *lines]))
     return done.stdout.strip()
 
 

@@ -93,7 +93,7 @@ def test_a_level_that_the_compiler_does_not_know_is_left_out(build_native: Modul
     assert files == [*(build_native.library_path(level, place) for level in levels), place / "built.txt"]
     assert sorted(place.iterdir()) == sorted(files)  # nothing unfinished
     note = (place / "built.txt").read_text()
-    assert note == ("built by fake 1.0: generic, avx2, avx512; avx512vnni: g++: fake: error: what is -mavx512vnni?\n")
+    assert note == "built by fake 1.0: generic, avx2, avx512; avx512vnni: g++: fake: error: what is -mavx512vnni?\n"
 
 
 def test_what_is_newer_than_the_sources_is_kept(build_native: ModuleType, path: Path, place: Path) -> None:
@@ -140,7 +140,8 @@ def test_a_wheel_with_libraries_is_for_one_platform(path: Path, tmp_path: Path) 
     compiler(path)
     wheel = make("wheel", tmp_path / "project", tmp_path)
     assert wheel.name.endswith(f"-py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
     assert len([name for name in names if name.startswith("dopant/native/libdopant-")]) == 4
     assert "dopant/native/built.txt" in names
 
@@ -148,13 +149,13 @@ def test_a_wheel_with_libraries_is_for_one_platform(path: Path, tmp_path: Path) 
 def test_a_wheel_without_a_compiler_is_for_all(path: Path, tmp_path: Path) -> None:
     wheel = make("wheel", tmp_path / "project", tmp_path)
     assert wheel.name.endswith("-py3-none-any.whl")
-    archive = zipfile.ZipFile(wheel)
-    assert not [name for name in archive.namelist() if "libdopant" in name]
-    assert archive.read("dopant/native/built.txt").startswith(b"not built: no C++ compiler was found")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if "libdopant" in name]
+        assert archive.read("dopant/native/built.txt").startswith(b"not built: no C++ compiler was found")
 
 
 def test_an_sdist_has_the_sources(path: Path, tmp_path: Path) -> None:
-    names = tarfile.open(make("sdist", tmp_path / "project", tmp_path)).getnames()
-    inside = {name.partition("/")[2] for name in names}
+    with tarfile.open(make("sdist", tmp_path / "project", tmp_path)) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"native/library.cpp", "native/weight.hpp", "hatch_build.py", "build_native.py"} <= inside
     assert not [name for name in inside if "libdopant" in name]

@@ -79,7 +79,7 @@ struct Pattern {
 
 enum class Values { kFloat, kInt8, kFast };
 
-inline Case sparse(const std::string& name, const Pattern& pattern, int split, Values kind, Random& random) {
+inline Case sparse(const std::string& name, const Pattern& pattern, bool lookup, Values kind, Random& random) {
   const int rows = pattern.rows, columns = pattern.columns;
   Matrix matrix(rows, columns);
   std::vector<float> values = random.values(pattern.size()), scales;
@@ -91,11 +91,12 @@ inline Case sparse(const std::string& name, const Pattern& pattern, int split, V
       matrix.at(r, pattern.column_of[i]) =
           kind == Values::kFloat ? values[i] : static_cast<double>(levels[i]) * scales[r];
   void* made = kind == Values::kFloat
-                   ? dopant_sparse(rows, columns, split, pattern.starts.data(), pattern.column_of.data(), values.data())
-                   : dopant_sparse_int8(rows, columns, split, pattern.starts.data(), pattern.column_of.data(),
+                   ? dopant_sparse(rows, columns, lookup, pattern.starts.data(), pattern.column_of.data(),
+                                   values.data())
+                   : dopant_sparse_int8(rows, columns, lookup, pattern.starts.data(), pattern.column_of.data(),
                                         levels.data(), scales.data(), kind == Values::kFast);
   const char* form = kind == Values::kFloat ? "" : kind == Values::kInt8 ? "int8 " : "int8 fast ";
-  return {"sparse " + name + " " + form + sizes(rows, columns) + " split " + std::to_string(split), made,
+  return {"sparse " + name + " " + form + sizes(rows, columns) + (lookup ? " lookup" : ""), made,
           std::move(matrix), kind == Values::kFast};
 }
 
