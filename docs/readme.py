@@ -1,6 +1,7 @@
 """Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`.
 
-`table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part.
+`table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part; `bench` is
+a benchmark.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dopant.bench.record import Bench
+from dopant.bench.table import markdown as bench_markdown
+from dopant.report.records import read_kept
 from dopant.report.report import Report, read_report
 from dopant.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = re.compile(r"(<!-- (table|curves): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|curves|bench): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def curves_table(report: Report) -> str:
@@ -29,8 +33,11 @@ def filled(text: str) -> str:
     """The text with every table as its record has it now."""
 
     def table(match: re.Match[str]) -> str:
-        report = read_report(ROOT / match[3])
-        made = markdown_table(report) if match[2] == "table" else curves_table(report)
+        if match[2] == "bench":
+            made = bench_markdown(read_kept(ROOT / match[3], Bench))
+        else:
+            report = read_report(ROOT / match[3])
+            made = markdown_table(report) if match[2] == "table" else curves_table(report)
         return f"{match[1]}{made.strip()}\n{match[4]}"
 
     return MARK.sub(table, text)

@@ -32,6 +32,26 @@ def make_table(bench: Bench) -> RenderableType:
     return Group(*parts)
 
 
+def markdown(bench: Bench) -> str:
+    """The same as Markdown."""
+    engines = present(bench)
+    heads = ["steps × batch"]
+    for who in engines:
+        heads += [COLUMNS[who], "vs fp32", "vs int8"] if who[0] == "dopant" else [COLUMNS[who]]
+    blocks = []
+    for section in sections(bench):
+        lines = [heads, ["---:"] * len(heads), *(_cells(line, engines) for line in section.lines)]
+        rows = "\n".join(f"| {' | '.join(cell.strip() for cell in cells)} |" for cells in lines)
+        blocks.append(f"{section}, µs:\n\n{rows}")
+    protocol = bench.protocol
+    versions = (
+        f"dopant {protocol.active}, torch {protocol.versions.torch}, ONNX Runtime {protocol.onnxruntime or 'absent'}"
+    )
+    where = f"{bench.machine.cpu}; commit {protocol.commit[:12]}"
+    what = f"{protocol.model[:1].upper()}{protocol.model[1:]}. {versions}; {where}."
+    return "\n\n".join([*blocks, " ".join([*remarks(bench), what])])
+
+
 def _table(section: Section, engines: list[Who], width: int) -> Table:
     """Numbers are `width` characters wide in every section, so that columns stand under one another."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
