@@ -1,6 +1,7 @@
 // Scratch memory of a thread: taken from the top of a stack, given back when the scope ends.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -32,6 +33,7 @@ class Arena {
     ~Scope() {
       arena_.block_ = block_;
       arena_.used_ = used_;
+      if (block_ == 0 && used_ == 0 && arena_.held_ > kKept) arena_.clear();
     }
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
@@ -49,10 +51,12 @@ class Arena {
       used_ = 0;
     }
     if (block_ == blocks_.size()) {
-      const size_t size = bytes > kBlock ? bytes : kBlock;
+      const size_t wanted = std::max({bytes, kBlock, blocks_.empty() ? 0 : 2 * blocks_.back().size});
+      const size_t size = (wanted + 63) / 64 * 64;
       void* memory = std::aligned_alloc(64, size);
       if (memory == nullptr) throw std::bad_alloc();
       blocks_.push_back({std::unique_ptr<char, Free>(static_cast<char*>(memory)), size});
+      held_ += size;
       used_ = 0;
     }
     T* result = reinterpret_cast<T*>(blocks_[block_].memory.get() + used_);
@@ -67,6 +71,13 @@ class Arena {
 
  private:
   static constexpr size_t kBlock = size_t{1} << 20;
+  static constexpr size_t kKept = size_t{64} << 20;  // more goes back to the system when the outermost scope ends
+
+  void clear() {
+    blocks_.clear();
+    held_ = 0;
+  }
+
   struct Free {
     void operator()(char* memory) const { std::free(memory); }
   };
@@ -75,7 +86,7 @@ class Arena {
     size_t size;
   };
   std::vector<Block> blocks_;
-  size_t block_ = 0, used_ = 0;
+  size_t block_ = 0, used_ = 0, held_ = 0;
 };
 
 }  // namespace dopant

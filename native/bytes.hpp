@@ -17,6 +17,7 @@ constexpr bool kBytes = true;
 #else
 constexpr bool kBytes = false;
 #endif
+constexpr int kMostByteColumns = 1 << 16;  // of more, a sum of products could exceed 32 bits
 
 inline std::vector<int32_t> row_sums(const int8_t* values, int rows, int columns) {
   std::vector<int32_t> sums(static_cast<size_t>(rows));

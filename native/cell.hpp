@@ -1,35 +1,45 @@
-// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7, so that sigmoid and
-// tanh are right to 1e-7 absolutely).
+// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7).
 #pragma once
 
 #include "vec.hpp"
 
 namespace dopant {
 
+// e^x = scale · (1 + rest) with a power of two and a small rest, so that e^x - 1 too comes out to the last digits.
+template <int N>
+struct Exponential {
+  Vec<N> scale, rest;
+
+  explicit Exponential(Vec<N> x) {
+    const Vec<N> magic = all<N>(12582912.0f);  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
+    x = x > 40.0f ? all<N>(40.0f) : x;         // e^40 squared is still a number
+    x = x < -80.0f ? all<N>(-80.0f) : x;       // a NaN compares false and stays
+    const Vec<N> shifted = x * 1.44269504088896341f + magic;
+    const Vec<N> whole = shifted - magic;
+    const Vec<N> r = (x - whole * 0.693145751953125f) - whole * 1.42860682030941723212e-6f;
+    Vec<N> p = all<N>(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    rest = p * r * r + r;
+    scale = (Vec<N>)(((IntVec<N>)shifted - (IntVec<N>)magic + 127) << 23);
+  }
+  Vec<N> value() const { return scale * rest + scale; }
+  Vec<N> minus_one() const { return scale * rest + (scale - 1.0f); }
+};
+
 template <int N>
 inline Vec<N> exponential(Vec<N> x) {
-  const Vec<N> magic = all<N>(12582912.0f);  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-  x = x > 40.0f ? all<N>(40.0f) : x;         // e^40 squared is still a number
-  x = x < -80.0f ? all<N>(-80.0f) : x;
-  const Vec<N> shifted = x * 1.44269504088896341f + magic;
-  const Vec<N> whole = shifted - magic;
-  const Vec<N> r = (x - whole * 0.693145751953125f) - whole * 1.42860682030941723212e-6f;
-  Vec<N> p = all<N>(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = (p * r * r + r) + 1.0f;
-  const Vec<N> result = (Vec<N>)((IntVec<N>)p + (((IntVec<N>)shifted - (IntVec<N>)magic) << 23));
-  return x == x ? result : x;  // the sum of bits would make a number of a NaN
+  return Exponential<N>(x).value();
 }
 
-// σ(a) = 1 / (1 + e^-a) and tanh(b) = (1 - e^-2b) / (1 + e^-2b): their product takes one division.
+// σ(a) = 1 / (1 + e^-a) and tanh(b) = -m / (2 + m) with m = e^-2b - 1: their product takes one division.
 template <int N>
 inline Vec<N> sigmoid_times_tanh(Vec<N> a, Vec<N> b) {
-  const Vec<N> p = exponential<N>(-a), q = exponential<N>(-2.0f * b);
-  return (1.0f - q) * reciprocal<N>((1.0f + p) * (1.0f + q));
+  const Vec<N> p = exponential<N>(-a), m = Exponential<N>(-2.0f * b).minus_one();
+  return -m * reciprocal<N>((1.0f + p) * (2.0f + m));
 }
 
 template <int N>

@@ -2,16 +2,23 @@
 #pragma once
 
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include "weight.hpp"
 
 namespace dopant {
 
+inline void check(bool fits, const char* otherwise) {
+  if (!fits) throw std::invalid_argument(otherwise);
+}
+
 class Sum final : public Weight {
  public:
   explicit Sum(std::vector<WeightPointer> parts)
-      : Weight(parts.front()->rows, parts.front()->columns), parts_(std::move(parts)) {}
+      : Weight(parts.at(0)->rows, parts.at(0)->columns), parts_(std::move(parts)) {
+    for (const auto& part : parts_) check(part->rows == rows && part->columns == columns, "a sum's parts differ in shape");
+  }
   void apply(const float* x, float* y, int lanes) const override {
     for (const auto& part : parts_) part->apply(x, y, lanes);
   }
@@ -33,7 +40,9 @@ class Sum final : public Weight {
 class Stack final : public Weight {
  public:
   explicit Stack(std::vector<WeightPointer> parts)
-      : Weight(total_rows(parts), parts.front()->columns), parts_(std::move(parts)) {}
+      : Weight(total_rows(parts), parts.at(0)->columns), parts_(std::move(parts)) {
+    for (const auto& part : parts_) check(part->columns == columns, "a stack's parts differ in columns");
+  }
   void apply(const float* x, float* y, int lanes) const override {
     for (const auto& part : parts_) {
       part->apply(x, y, lanes);
@@ -60,7 +69,9 @@ class Stack final : public Weight {
 class Product final : public Weight {
  public:
   Product(WeightPointer left, WeightPointer right)
-      : Weight(left->rows, right->columns), left_(std::move(left)), right_(std::move(right)) {}
+      : Weight(left->rows, right->columns), left_(std::move(left)), right_(std::move(right)) {
+    check(left_->columns == right_->rows, "a product's factors do not fit each other");
+  }
   void apply(const float* x, float* y, int lanes) const override {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);

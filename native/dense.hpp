@@ -42,7 +42,7 @@ class Dense final : public Weight {
   static constexpr int kRows = 4;  // rows at a time share the loads of x
 
   float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }
-  bool takes_bytes() const { return kInt8 && fast_ && kBytes; }
+  bool takes_bytes() const { return kInt8 && fast_ && kBytes && columns <= kMostByteColumns; }
 
   void apply_one(const float* x, float* y) const {
     int row = 0;

@@ -33,16 +33,16 @@ inline void transpose(const float* from, size_t from_stride, int rows, int colum
     }
 }
 
-// to[j · stride + b] = from[b · features + j]; lanes beyond the batch become zero.
-inline void to_lanes(const float* from, int batch, int features, float* to, int lanes, int stride) {
-  if (lanes == 1 && stride == 1) {
+// to[j · lanes + b] = from[b · features + j]; lanes beyond the batch become zero.
+inline void to_lanes(const float* from, int batch, int features, float* to, int lanes) {
+  if (lanes == 1) {
     std::memcpy(to, from, sizeof(float) * static_cast<size_t>(features));
     return;
   }
-  transpose(from, static_cast<size_t>(features), batch, features, to, static_cast<size_t>(stride));
+  transpose(from, static_cast<size_t>(features), batch, features, to, static_cast<size_t>(lanes));
   if (batch < lanes)
     for (int j = 0; j < features; ++j)
-      for (int lane = batch; lane < lanes; ++lane) to[static_cast<size_t>(j) * stride + lane] = 0.0f;
+      for (int lane = batch; lane < lanes; ++lane) to[static_cast<size_t>(j) * lanes + lane] = 0.0f;
 }
 
 // to[b · to_stride + j] = from[j · lanes + b].

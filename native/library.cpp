@@ -127,7 +127,7 @@ API int dopant_linear(const void* handle, const float* bias, const float* x, int
       float* to = y + static_cast<size_t>(first) * w.rows;
       float* in = arena.take<float>(static_cast<size_t>(w.columns) * lanes);
       float* out = arena.take<float>(static_cast<size_t>(w.rows) * lanes);
-      to_lanes(from, count, w.columns, in, lanes, lanes);
+      to_lanes(from, count, w.columns, in, lanes);
       spread(bias, w.rows, out, lanes);
       w.apply(in, out, lanes);
       from_lanes(out, count, w.rows, lanes, to, static_cast<size_t>(w.rows));
@@ -150,10 +150,18 @@ API void* dopant_lstm(int count, int directions, const void* const* input, const
                       const int32_t* hidden) {
   try {
     std::vector<LstmLayer> layers;
+    int inputs_due = inputs[0];
     for (int i = 0; i < count; ++i) {
       LstmLayer layer{weight(input[i]), nullptr, nullptr, {}, inputs[i], hidden[i]};
       if (recurrent[i] != nullptr) layer.recurrent = weight(recurrent[i]);
       if (projection[i] != nullptr) layer.projection = weight(projection[i]);
+      const int columns = inputs_due + (layer.recurrent ? 0 : layer.outputs()), gates = 4 * hidden[i];
+      check(inputs[i] == inputs_due && layer.input->columns == columns && layer.input->rows == gates,
+            "an LSTM's input weight does not fit");
+      check(!layer.recurrent || (layer.recurrent->rows == gates && layer.recurrent->columns == layer.outputs()),
+            "an LSTM's recurrent weight does not fit");
+      check(!layer.projection || layer.projection->columns == hidden[i], "an LSTM's projection does not fit");
+      if (i % directions == directions - 1) inputs_due = layer.outputs() * directions;
       if (bias[i] != nullptr) layer.bias.assign(bias[i], bias[i] + 4 * static_cast<size_t>(hidden[i]));
       layers.push_back(std::move(layer));
     }
@@ -184,9 +192,9 @@ API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch
 API void dopant_state_from(const void* handle, const float* h, const float* c, int batch, float* state) {
   const int lanes = lanes_of(batch);
   for (const LstmLayer& layer : static_cast<const Lstm*>(handle)->layers()) {
-    to_lanes(h, batch, layer.outputs(), state, lanes, lanes);
+    to_lanes(h, batch, layer.outputs(), state, lanes);
     state += static_cast<size_t>(layer.outputs()) * lanes;
-    to_lanes(c, batch, layer.hidden, state, lanes, lanes);
+    to_lanes(c, batch, layer.hidden, state, lanes);
     state += static_cast<size_t>(layer.hidden) * lanes;
     h += static_cast<size_t>(batch) * layer.outputs();
     c += static_cast<size_t>(batch) * layer.hidden;
@@ -218,5 +226,10 @@ API void dopant_log_softmax(float* logits, int batch, int count) {
   }
 }
 
-API double dopant_read_bandwidth(int64_t bytes) { return read_bandwidth(static_cast<size_t>(bytes)); }
+// Negative where there is not enough memory to measure with.
+API double dopant_read_bandwidth(int64_t bytes) {
+  double found = -1.0;
+  guarded([&] { found = read_bandwidth(static_cast<size_t>(bytes)); });
+  return found;
+}
 API double dopant_multiply_add_peak() { return multiply_add_peak(); }

@@ -56,7 +56,7 @@ class Lstm {
     float* from = arena.take<float>(static_cast<size_t>(steps) * inputs() * lanes);
     for (int t = 0; t < steps; ++t) {
       const size_t at = static_cast<size_t>(t) * inputs();
-      to_lanes(x + at * batch, batch, inputs(), from + at * lanes, lanes, lanes);
+      to_lanes(x + at * batch, batch, inputs(), from + at * lanes, lanes);
     }
     for (size_t first = 0; first < layers_.size(); first += static_cast<size_t>(directions_)) {
       const int width = layers_[first].outputs() * directions_;

@@ -4,6 +4,7 @@
 // one lane is made at once and holds everything; rows are made of it when they are first needed.
 #pragma once
 
+#include <atomic>
 #include <mutex>
 #include <variant>
 #include <vector>
@@ -21,7 +22,7 @@ class Sparse final : public Weight {
   Sparse(int rows, int columns, const int64_t* starts, const int32_t* column_of, const T* values, const float* scales,
          bool fast)
       : Weight(rows, columns),
-        bytes_(fast && kBytes && sizeof(T) == 1),
+        bytes_(fast && kBytes && sizeof(T) == 1 && columns <= kMostByteColumns),
         scales_(scales, scales == nullptr ? scales : scales + rows) {
     std::vector<Entry<T, Index>> entries;
     for (int r = 0; r < rows; ++r)
@@ -58,7 +59,7 @@ class Sparse final : public Weight {
   }
 
   size_t bytes() const override {
-    return scales_.size() * 4 + many_.bytes() + std::visit([](const auto& one) { return one.bytes(); }, one_);
+    return scales_.size() * 4 + many_bytes_ + std::visit([](const auto& one) { return one.bytes(); }, one_);
   }
 
  private:
@@ -82,6 +83,7 @@ class Sparse final : public Weight {
         return a.row != b.row ? a.row < b.row : a.column < b.column;
       });
       many_ = SparseRows<T, Index>::from(entries, columns);
+      many_bytes_ = many_.bytes();
     });
     return many_;
   }
@@ -91,6 +93,7 @@ class Sparse final : public Weight {
   OneLane one_;
   mutable SparseRows<T, Index> many_;
   mutable std::once_flag made_;
+  mutable std::atomic<size_t> many_bytes_{0};
 };
 
 // A sparse matrix whose rows are looked up (an embedding).

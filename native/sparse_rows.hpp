@@ -74,8 +74,7 @@ struct SparseRows {
     if (lanes == 8) return apply_lanes<8 < W ? 8 : W, 8 < W ? 1 : 8 / W, 8>(scales, x, y, lanes, arena);
     for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<W, 2, 0>(scales, x + lane, y + lane, lanes, arena);
     for (; lane + W <= lanes; lane += W) apply_lanes<W, 1, 0>(scales, x + lane, y + lane, lanes, arena);
-    if (lanes - lane == 8) apply_lanes<8 < W ? 8 : W, 1, 0>(scales, x + lane, y + lane, lanes, arena);
-    if (lanes - lane == 4) apply_lanes<4, 1, 0>(scales, x + lane, y + lane, lanes, arena);
+    if (lane < lanes) apply_lanes<4, 1, 0>(scales, x + lane, y + lane, lanes, arena);
   }
 
  private:

@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 
@@ -34,62 +29,6 @@ def model() -> LanguageModel:
 @pytest.fixture
 def subject(model: LanguageModel) -> Subject:
     return Subject(model)
-
-
-class FakeLSTM:
-    """Computes with torch what our runtime is to compute, on numpy arrays."""
-
-    def __init__(self, model: LanguageModel, factor: float) -> None:
-        self.model, self.factor = model, factor
-
-    def sequence(self, x: Any, state: Any) -> Any:
-        with torch.no_grad():
-            y, (h, c) = self.model.lstm(torch.from_numpy(x), state)
-        return y.numpy() * self.factor, (h, c)
-
-    def step(self, x: Any, state: Any) -> Any:
-        assert x.ndim == 2
-        y, state = self.sequence(x[None], state)
-        return y[0], state
-
-
-class FakeRuntime:
-    active = "fake"
-    factor = 1.0
-
-    def __init__(self, model: LanguageModel, precision: str) -> None:
-        self.model = model
-        self.lstm = FakeLSTM(model, self.factor if precision == "exact" else 1.01)
-
-    @classmethod
-    def of(cls, model: LanguageModel, *, precision: str, threads: int) -> FakeRuntime:
-        return cls(model, precision)
-
-    def initial(self, batch: int) -> Any:
-        config = self.model.config
-        return tuple(torch.zeros(config.layers, batch, config.hidden) for _ in "hc")
-
-    def step(self, tokens: Any, state: Any) -> Any:
-        assert tokens.ndim == 1
-        assert tokens.dtype == np.int64
-        with torch.no_grad():
-            logits, state = self.model(torch.from_numpy(tokens)[None], state)
-        return logits[0].numpy(), state
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> type[FakeRuntime]:
-    """A stand-in for `dopant.runtime`, whether there is one or not."""
-    from dopant.bench import engines
-
-    class Runtime(FakeRuntime):
-        pass
-
-    module = ModuleType("dopant.runtime")
-    module.Runtime = Runtime  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dopant.runtime", module)
-    monkeypatch.setattr(engines, "find_spec", lambda name: object())
-    return Runtime
 
 
 @pytest.fixture

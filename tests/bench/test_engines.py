@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from dopant.bench.subject import Subject
 from dopant.bench.torch_engines import quantised as torch_quantised
 from dopant.errors import BenchError, InputError
 
-if TYPE_CHECKING:
-    from tests.bench.conftest import FakeRuntime
-
 
 def reference(subject: Subject, part: Part, x: Any) -> Any:
     given = torch.from_numpy(x)
@@ -28,9 +25,7 @@ def reference(subject: Subject, part: Part, x: Any) -> Any:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
-def test_every_engine_computes_the_model(
-    engine: Engine, part: Part, case: CaseName, subject: Subject, runtime: type[FakeRuntime]
-) -> None:
+def test_every_engine_computes_the_model(engine: Engine, part: Part, case: CaseName, subject: Subject) -> None:
     if engine.name.startswith("onnxruntime"):
         pytest.importorskip("onnxruntime")
     x = subject.inputs(part, case, 3)
@@ -101,7 +96,3 @@ def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert notes == ["onnxruntime is left out: onnxruntime is not installed; get it with: pip install 'dopant[onnx]'"]
     with pytest.raises(InputError, match=r"pip install 'dopant\[onnx\]'"):
         choose(["onnxruntime-int8"])
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    found, notes = choose(["dopant", "torch"])
-    assert [engine.name for engine in found] == ["torch"]
-    assert notes == ["dopant is left out: this version has no runtime yet"]

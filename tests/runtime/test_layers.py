@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dopant.errors import InputError
 from dopant.layers import LSTM, Embedding, Linear, convert
 from dopant.native.library import library
 from dopant.runtime import accelerate
+from dopant.structures import Dense
 from dopant.structures.presets import doped_kronecker
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
@@ -103,6 +105,11 @@ def test_odd_shapes() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with torch.no_grad():
+        for dtype in (torch.uint8, torch.bool, torch.int64, torch.float16):
+            with pytest.raises(RuntimeError):  # torch's own
+                accelerate(Linear(6, 5)).eval()(torch.ones(2, 6, dtype=dtype))
+        with pytest.raises(InputError, match=r"shape \(5, 6\) is needed here, got one of shape \(5, 99\)"):
+            accelerate(Linear(6, 5, weight=Dense().new((5, 99)))).eval()(torch.zeros(2, 6))
         with pytest.raises(InputError, match="takes 6 inputs, got 7"):
             accelerate(Linear(6, 5)).eval()(torch.zeros(2, 7))
         with pytest.raises(IndexError, match=r"0 \.\.\. 8"):
@@ -111,8 +118,56 @@ def test_what_does_not_fit_is_refused() -> None:
             accelerate(LSTM(6, 5)).eval()(torch.zeros(2, 3, 7))
         with pytest.raises(InputError, match="initial h"):
             accelerate(LSTM(6, 5)).eval()(torch.zeros(2, 3, 6), (torch.zeros(1, 2, 5), torch.zeros(1, 3, 5)))
+    with pytest.raises(InputError, match=r"dopant.convert\(model\)"):
+        accelerate(nn.Linear(2, 2))
     with pytest.raises(InputError, match="precision is one of"):
         accelerate(Linear(2, 2), precision="half")  # type: ignore[arg-type]
+
+
+def test_values_in_other_layouts_and_types_are_packed_right() -> None:
+    torch.manual_seed(0)
+    transposed = nn.Linear(700, 600)
+    transposed.weight = nn.Parameter(torch.randn(700, 600).t())
+    transposed.bias = nn.Parameter(torch.randn(1200)[::2])
+    for model in (convert(nn.Sequential(transposed)).eval(), convert(Tagger()).double().eval()):
+        index = torch.randint(0, 50, (2, 5)) if isinstance(model, Tagger) else torch.randn(3, 700)
+        served = accelerate(copy.deepcopy(model))
+        with torch.no_grad():
+            torch.testing.assert_close(served(index), model(index), rtol=1e-4, atol=1e-4)
+
+
+def test_copies_are_models_of_their_own() -> None:
+    model = accelerate(convert(Tagger()).eval())
+    index = torch.randint(0, 50, (3, 9))
+    early = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(index)
+        late = copy.deepcopy(model)
+        for duplicate in (early, late):
+            for parameter in duplicate.parameters():
+                parameter.mul_(2.0)
+            assert not torch.allclose(duplicate(index), before)
+            expected = duplicate(index)
+            for layer in duplicate.modules():
+                if hasattr(layer, "kernel"):
+                    layer.kernel = None
+            torch.testing.assert_close(expected, duplicate(index), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(index), before)
+        stored = io.BytesIO()
+        torch.save(model, stored)
+        stored.seek(0)
+        again = torch.load(stored, weights_only=False)
+        torch.testing.assert_close(again(index), before, rtol=0, atol=2e-6)
+
+
+def test_inference_mode_and_empty_batches() -> None:
+    with torch.inference_mode():
+        model = accelerate(convert(Tagger()).eval())
+        assert model(torch.randint(0, 50, (2, 3))).shape == (2, 3, 7)
+    lstm = accelerate(LSTM(6, 5)).eval()
+    with torch.no_grad():
+        assert lstm(torch.zeros(3, 0, 6))[0].shape == (3, 0, 5)
+        assert Linear(6, 5).eval()(torch.zeros(0, 6)).shape == (0, 5)
 
 
 def test_without_a_library_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from dopant.errors import InputError
 from dopant.layers import LSTM
 from dopant.native.library import library
 from dopant.runtime.packed_lstm import PackedLSTM
+from dopant.structures import Dense
 from dopant.structures.presets import doped_kronecker
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
@@ -101,19 +105,55 @@ def test_a_nan_reaches_the_output_and_no_other_sequence() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     lstm, other = packed(doped()), packed(doped())
-    with pytest.raises(InputError, match=r"x must have 20 columns.*got \(2, 3, 21\)"):
+    with pytest.raises(InputError, match=r"\(time, batch, 20\) with 1 or more of each, got \(2, 3, 21\)"):
         lstm.sequence(np.zeros((2, 3, 21), np.float32))
     with pytest.raises(InputError, match=r"got \(0, 3, 20\)"):
         lstm.sequence(np.zeros((0, 3, 20), np.float32))
     with pytest.raises(InputError, match="x must be float32, got float64"):
         lstm.sequence(np.zeros((2, 3, 20)))
-    with pytest.raises(InputError, match="a step takes x of"):
+    with pytest.raises(InputError, match=r"\(batch, 20\)"):
         lstm.step(np.zeros((1, 3, 20), np.float32))
     with pytest.raises(InputError, match="belongs to another model"):
         lstm.step(np.zeros((3, 20), np.float32), other.initial(3))
+    with pytest.raises(InputError, match="this tuple belongs to another model"):
+        lstm.step(np.zeros((3, 20), np.float32), (1, 2))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="the state is of 2 sequences, x of 3"):
         lstm.step(np.zeros((3, 20), np.float32), lstm.initial(2))
-    with pytest.raises(InputError, match="batch must be 1 or more"):
-        lstm.initial(0)
+    for batch in (0, 1.5, True):
+        with pytest.raises(InputError, match="batch must be 1 or more"):
+            lstm.initial(batch)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="c must be"):
         lstm.state(np.zeros((2, 1, 20)), np.zeros((2, 2, 20)))
+
+
+def test_weights_that_do_not_fit_their_layer_are_refused() -> None:
+    lstm = LSTM(8, 4)
+    lstm.weight_l0 = Dense().new((16, 4096))
+    with pytest.raises(InputError, match=r"shape \(16, 12\) is needed here, got one of shape \(16, 4096\)"):
+        packed(lstm)
+    lstm = LSTM(8, 4)
+    lstm.bias_l0 = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(InputError, match=r"bias_l0 must be of shape \(16,\), got \(3,\)"):
+        packed(lstm)
+
+
+def test_inputs_of_any_layout_and_a_kept_state() -> None:
+    lstm = packed(doped())
+    x = np.random.default_rng(0).standard_normal((6, 3, 20)).astype(np.float32)
+    x.setflags(write=False)
+    y, state = lstm.sequence(x)
+    strided = np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2)
+    np.testing.assert_array_equal(lstm.sequence(strided)[0], y)
+    assert state.values.base is None  # keeps no output alive
+
+
+def test_copies_share_what_is_packed() -> None:
+    lstm = packed(doped())
+    x = np.ones((1, 20), np.float32)
+    expected = lstm.step(x)[0]
+    for duplicate in (copy.copy(lstm), copy.deepcopy(lstm.weights[0])):
+        del duplicate
+    gc.collect()
+    np.testing.assert_array_equal(lstm.step(x)[0], expected)
+    with pytest.raises(InputError, match="cannot be pickled"):
+        pickle.dumps(lstm.handle)

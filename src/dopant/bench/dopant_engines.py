@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
-
-import numpy as np
 
 from dopant.bench.engine import Bind, Engine, Run
 from dopant.bench.record import Part
 from dopant.bench.subject import Array, Subject
+from dopant.native.library import library
+from dopant.runtime import Runtime
+from dopant.runtime.packed import Precision
+from dopant.runtime.packed_lstm import PackedLSTM
+from dopant.runtime.torch_path import TorchLSTM
 
 
-def _build(precision: str, subject: Subject, part: Part, threads: int) -> Bind:
-    runtime = runtime_of(subject, precision, threads)
+def _build(precision: Precision, subject: Subject, part: Part, threads: int) -> Bind:
+    """A call of ours uses one thread, however many there are."""
+    return _lstm(precision, subject) if part == "lstm" else _token(precision, subject)
+
+
+def _lstm(precision: Precision, subject: Subject) -> Bind:
+    native = library()
+    layers = subject.model.lstm
+    lstm = TorchLSTM(layers) if native is None else PackedLSTM(layers, native, precision)
 
     def bind(x: Array) -> Run:
-        state = runtime.initial(x.shape[1])
-        single = x.shape[0] == 1
-        if part == "lstm":
-            if single:
-                return lambda: runtime.lstm.step(x[0], state)[0][None]
-            return lambda: runtime.lstm.sequence(x, state)[0]
-        if single:
-            return lambda: runtime.step(x[0], state)[0][None]
-        if hasattr(runtime, "sequence"):
-            return lambda: runtime.sequence(x, state)[0]
-
-        def stepped() -> Array:
-            at, scores = state, []
-            for tokens in x:
-                logits, at = runtime.step(tokens, at)
-                scores.append(logits)
-            return np.stack(scores)
-
-        return stepped
+        state = lstm.initial(x.shape[1])
+        if x.shape[0] == 1:
+            return lambda: lstm.step(x[0], state)[0][None]  # type: ignore[arg-type]
+        return lambda: lstm.sequence(x, state)[0]  # type: ignore[arg-type]
 
     return bind
 
 
-def runtime_of(subject: Subject, precision: str, threads: int) -> Any:
-    """The runtime of a model in memory."""
-    from importlib import import_module
+def _token(precision: Precision, subject: Subject) -> Bind:
+    runtime = Runtime(subject.model, precision=precision)
 
-    return import_module("dopant.runtime").Runtime.of(subject.model, precision=precision, threads=threads)
+    def bind(x: Array) -> Run:
+        state = runtime.initial(x.shape[1])
+        if x.shape[0] == 1:
+            return lambda: runtime.step(x[0], state)[0][None]
+        return lambda: runtime.sequence(x, state)[0]
+
+    return bind
 
 
 EXACT = Engine("dopant", "exact", partial(_build, "exact"), close=True)

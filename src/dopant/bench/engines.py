@@ -37,8 +37,6 @@ def choose(names: Sequence[str]) -> tuple[list[Engine], list[str]]:
 
 def _missing(name: str) -> str | None:
     """Why an engine cannot run here."""
-    if name == "dopant" and find_spec("dopant.runtime") is None:
-        return "dopant is left out: this version has no runtime yet"
     if name.startswith("onnxruntime"):
         absent = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
         if absent:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 
 from dopant.bench.record import STEPS, Caches, CaseName, Limits, Part
-from dopant.cost import FLOAT32, Cost, Storage
+from dopant.cost import Cost, Storage
+from dopant.errors import DopantError
 from dopant.models.language_model import LanguageModel
+from dopant.native import limits as native_limits
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_STORED = {"exact": FLOAT32, "fast": Storage("int8")}
-"""What a precision must read at least: the stored form of its values, a byte for each position."""
+_STORED = Storage("int8")
+"""What must be read at least: the stored form of the values in 8 bits, a byte for each position."""
+
+_TOGETHER = 32
+"""Tokens that share a reading of the decoder."""
 
 
 def find_limits() -> tuple[Limits | None, str]:
     """The machine's limits as the native library measures them, or why there are none."""
-    if find_spec("dopant.native") is None:
-        return None, "the machine's limits are left out: this version has no native library to measure them with"
     try:
-        return Limits.model_validate(import_module("dopant.native").limits()), ""
-    except Exception as error:  # whatever it is, the benchmark is worth having without
-        return None, f"the machine's limits are left out: {type(error).__name__}: {error!s:.200}"
+        return Limits.model_validate(native_limits()), ""
+    except DopantError as error:  # the benchmark is worth having without
+        return None, f"the machine's limits are left out: {error!s:.200}"
 
 
 def cache_sizes() -> dict[str, int]:
@@ -38,22 +40,24 @@ def cache_sizes() -> dict[str, int]:
     return sizes
 
 
-def needed(model: LanguageModel, part: Part, precision: str) -> Cost:
-    """Multiply-accumulates of a token, and bytes to read; of the embedding, whose rows are few, nothing."""
-    weights = [model.lstm._weight(name) for name, _ in model.lstm.named_children()]
-    if part == "token":
-        weights.append(model.decoder.weight)
-    return sum((weight.cost(_STORED[precision]) for weight in weights), Cost())
+def needed(model: LanguageModel, part: Part) -> tuple[Cost, Cost]:
+    """Bytes to read and multiply-accumulates of a token: of the LSTM layers, and of the decoder if it has a part."""
+    layers = [model.lstm._weight(name) for name, _ in model.lstm.named_children()]
+    decoder = model.decoder.weight.cost(_STORED) if part == "token" else Cost()
+    return sum((weight.cost(_STORED) for weight in layers), Cost()), decoder
 
 
-def least_us(cost: Cost, limits: Limits, sizes: dict[str, int], case: CaseName, batch: int, caches: Caches) -> float:
-    """The longer of reading the weights once a step and of multiplying, one thread.
+def least_us(
+    layers: Cost, decoder: Cost, limits: Limits, sizes: dict[str, int], case: CaseName, batch: int, caches: Caches
+) -> float:
+    """The longer of reading the weights and of multiplying, one thread: layers once a step, the decoder for 32 tokens.
 
     They are read from the smallest cache that holds them, from memory where caches are flushed before a single step.
     """
-    fits = [level for level in sorted(sizes) if sizes[level] >= cost.stored_bytes]
+    steps, total = STEPS[case], layers + decoder
+    fits = [level for level in sorted(sizes) if sizes[level] >= total.stored_bytes]
     level = "DRAM" if not fits or (caches == "flushed" and case == "step") else fits[0]
     gb_per_s = limits.bandwidth_gb_per_s.get(level, limits.bandwidth_gb_per_s["DRAM"])
-    reading = cost.stored_bytes / gb_per_s / 1e3
-    multiplying = 2.0 * cost.macs * batch / limits.fma_gflops / 1e3
-    return round(STEPS[case] * max(reading, multiplying), 2)
+    read = steps * layers.stored_bytes + ceil(steps * batch / _TOGETHER) * decoder.stored_bytes
+    multiplying = 2.0 * total.macs * batch * steps / limits.fma_gflops / 1e3
+    return round(max(read / gb_per_s / 1e3, multiplying), 2)

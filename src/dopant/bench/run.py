@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dopant.bench.dopant_engines import runtime_of
 from dopant.bench.engine import Bind, Engine, as_array
 from dopant.bench.engines import NAMES, choose
 from dopant.bench.limits import cache_sizes, find_limits, least_us, needed
@@ -40,6 +39,7 @@ from dopant.bench.torch_engines import TORCH
 from dopant.errors import BenchError, InputError
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel
+from dopant.native import status
 from dopant.plan.words import in_words
 from dopant.report.records import find_machine, make_record
 from dopant.storage.folder import save
@@ -195,7 +195,7 @@ def _least(
 ) -> float | None:
     if limits is None or engine.name != "dopant":
         return None
-    return least_us(needed(subject.model, part, engine.precision), limits, cache_sizes(), case, batch, caches)
+    return least_us(*needed(subject.model, part), limits, cache_sizes(), case, batch, caches)
 
 
 def _memory(
@@ -213,14 +213,11 @@ def _memory(
 
 def _protocol(subject: Subject, engines: list[Engine], settings: Settings, name: str, **record: object) -> Protocol:
     ran = {engine.name for engine in engines}
-    active = ""
-    if "dopant" in ran:
-        active = str(runtime_of(subject, next(e.precision for e in engines if e.name == "dopant"), 1).active)
     return Protocol.model_validate(
         {
             **record,
             "onnxruntime": _onnxruntime() if any(one.startswith("onnxruntime") for one in ran) else "",
-            "active": active,
+            "active": status().active if "dopant" in ran else "",
             "model": name,
             "hidden": subject.config.hidden,
             "layers": subject.config.layers,

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dopant.layers.kernel import Kernel, kernel_for
+from dopant.layers.kernel import INDICES, Kernel, kernel_for
 from dopant.layers.row_masks import masked_rows
 from dopant.structures import Dense, StructuredWeight
 
@@ -43,7 +43,7 @@ class Embedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """index (...) of integers -> (..., embedding_dim)."""
-        if (kernel := kernel_for(self, index)) is not None:
+        if (kernel := kernel_for(self, index, dtypes=INDICES)) is not None:
             return cast(Tensor, kernel(index))
         rows = masked_rows(self.weight, index)
         if self.padding_idx is not None and rows.requires_grad:

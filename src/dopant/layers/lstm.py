@@ -105,8 +105,6 @@ class LSTM(nn.Module):
         Raises:
             InputError: the input or the state has another shape than this.
         """
-        if isinstance(input, Tensor) and (kernel := kernel_for(self, input, *(hx or ()))) is not None:
-            return cast(tuple[Tensor, State], kernel(input, hx))
         if isinstance(input, PackedSequence):
             padded, lengths = pad_packed_sequence(input)
             output, state = self._run(padded, hx, lengths.to(padded.device))
@@ -128,6 +126,8 @@ class LSTM(nn.Module):
         """x (time, batch, in), layer by layer."""
         if x.shape[-1] != self.input_size:
             raise InputError(f"the LSTM takes {self.input_size} inputs, got {x.shape[-1]}: {tuple(x.shape)}")
+        if lengths is None and (kernel := kernel_for(self, x, *(hx or ()))) is not None:
+            return cast(tuple[Tensor, State], kernel(x, hx))
         h0, c0 = self._initial(x, hx)
         finals: list[State] = []
         fused = self.contraction == "dense" and lengths is None and self._masks_fit_fused()

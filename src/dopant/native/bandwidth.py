@@ -29,6 +29,8 @@ def limits() -> MachineLimits:
     if chosen.library is None:
         raise InputError(f"the native library measures them, and it does not serve: {chosen.reason}")
     bandwidth = {name: chosen.library.dopant_read_bandwidth(size) / 1e9 for name, size in _sizes().items()}
+    if min(bandwidth.values()) < 0.0:
+        raise InputError("there is not enough memory to measure the machine's limits with")
     return {"bandwidth_gb_per_s": bandwidth, "fma_gflops": chosen.library.dopant_multiply_add_peak() / 1e9}
 
 

@@ -195,7 +195,7 @@ def evaluate(
         "batch": evaluation_batch(split),
         "state_carried": True,
         "unknown_words": "counted as <unk>",
-        "precision": precision,
+        "precision": runtime.precision,
         "kernels": runtime.active,
         **record.model_dump(exclude={"seed", "seconds"}),
     }

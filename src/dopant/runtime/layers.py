@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from abc import ABC, abstractmethod
 from ctypes import CDLL
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,101 +14,131 @@ from dopant.errors import InputError
 from dopant.layers import LSTM, Embedding, Linear
 from dopant.layers.lstm import State
 from dopant.native.library import library
+from dopant.runtime.handle import Floats, float_array
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.structures.base import checked_index
 
 M = TypeVar("M", bound=nn.Module)
-Packed = TypeVar("Packed")
+L = TypeVar("L", bound=nn.Module)
+P = TypeVar("P")
 
 
 def accelerate(model: M, *, precision: Precision = "exact") -> M:
     """Let the native kernels serve the `Linear`, `Embedding` and `LSTM` layers of a model while it runs.
 
     They do so in `eval()` without gradients, on float32 tensors of the CPU; in training, and for packed sequences, the
-    layers compute as before. A layer whose parameters have changed is packed again at its next call. Nothing is ever
-    formed dense. Where there is no native library the model stays as it is, and `dopant env` says why.
+    layers compute as before. A layer whose parameters have changed is packed again at its next call (a change behind
+    torch's back, through `parameter.data`, is not seen). Nothing is ever formed dense. Where there is no native library
+    the model stays as it is, and `dopant env` says why. `layer.kernel = None` takes a kernel off again.
 
     Args:
         model: changed in place, and returned.
         precision: see `Runtime`.
 
     Raises:
-        InputError: an unknown precision.
+        InputError: an unknown precision, or a model without a layer of dopant's.
     """
     check_precision(precision)
+    layers = [layer for layer in model.modules() if isinstance(layer, (Linear, Embedding, LSTM))]
+    if not layers:
+        raise InputError("the model has no layer of dopant's; turn torch's into them first: dopant.convert(model)")
     native = library()
-    if native is None:
-        return model
-    for layer in model.modules():
-        if isinstance(layer, Linear):
-            layer.kernel = _LinearKernel(layer, native, precision)
-        elif isinstance(layer, Embedding):
-            layer.kernel = _EmbeddingKernel(layer, native)
-        elif isinstance(layer, LSTM):
-            layer.kernel = _LSTMKernel(layer, native, precision)
+    if native is not None:
+        for layer in layers:
+            layer.kernel = _KERNELS[type(layer)](layer, native, precision)
     return model
 
 
-class _Fresh(Generic[Packed]):
-    """Something made of a layer's parameters, and made again when they have changed."""
+def _nothing() -> None:
+    """What a kernel is after unpickling: the layer computes as torch does."""
 
-    def __init__(self, layer: nn.Module, make: Callable[[], Packed]) -> None:
+
+class _Kernel(ABC, Generic[L, P]):
+    """Something packed of a layer's parameters, and packed again when they have changed."""
+
+    def __init__(self, layer: L, native: CDLL, precision: Precision) -> None:
         self.layer = layer
-        self.make = make
-        self.seen: list[tuple[int, int, int]] = []
-        self.made: Packed | None = None
+        self.native = native
+        self.precision: Precision = precision
+        self.seen: list[tuple[Tensor, int, int]] = []
+        self.made: P | None = None
 
-    def get(self) -> Packed:
-        now = [(id(t), t._version, t.data_ptr()) for t in (*self.layer.parameters(), *self.layer.buffers())]
-        if self.made is None or now != self.seen:
-            self.made, self.seen = self.make(), now
+    @abstractmethod
+    def pack(self) -> P:
+        """Pack the layer as it is."""
+
+    @abstractmethod
+    def __call__(self, *inputs: Any) -> Any:
+        """As the layer's forward."""
+
+    def packed(self) -> P:
+        """What is packed, of the parameters as they are now."""
+        tensors = [*self.layer.parameters(), *self.layer.buffers()]
+        if self.made is None or len(tensors) != len(self.seen) or any(map(_changed, tensors, self.seen)):
+            self.made = self.pack()
+            self.seen = [(tensor, _version(tensor), tensor.data_ptr()) for tensor in tensors]
         return self.made
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Kernel[L, P]:
+        return type(self)(copy.deepcopy(self.layer, memo), self.native, self.precision)
 
-class _LinearKernel:
-    def __init__(self, layer: Linear, native: CDLL, precision: Precision) -> None:
-        self.layer = layer
-        self.packed = _Fresh(layer, lambda: PackedWeight(layer.weight, Packer(native, precision)))
+    def __reduce__(self) -> Any:
+        return _nothing, ()
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _changed(tensor: Tensor, seen: tuple[Tensor, int, int]) -> bool:
+    return seen[0] is not tensor or seen[1] != _version(tensor) or seen[2] != tensor.data_ptr()
+
+
+class _LinearKernel(_Kernel[Linear, tuple[PackedWeight, Floats | None]]):
+    def pack(self) -> tuple[PackedWeight, Floats | None]:
+        layer = self.layer
+        weight = PackedWeight(
+            layer.weight, Packer(self.native, self.precision), (layer.out_features, layer.in_features)
+        )
+        if layer.bias is not None and layer.bias.shape != (layer.out_features,):
+            raise InputError(f"the bias must be of shape ({layer.out_features},), got {tuple(layer.bias.shape)}")
+        return weight, None if layer.bias is None else float_array(layer.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
         if x.shape[-1] != layer.in_features:
             raise InputError(f"the layer takes {layer.in_features} inputs, got {x.shape[-1]}: {tuple(x.shape)}")
-        bias = None if layer.bias is None else layer.bias.detach().float().numpy()
-        rows = x.reshape(-1, layer.in_features).contiguous().numpy()
-        return torch.from_numpy(self.packed.get().linear(rows, bias)).view(*x.shape[:-1], layer.out_features)
+        weight, bias = self.packed()
+        y = weight.linear(x.reshape(-1, layer.in_features).contiguous().numpy(), bias)
+        return torch.from_numpy(y).view(*x.shape[:-1], layer.out_features)
 
 
-class _EmbeddingKernel:
-    def __init__(self, layer: Embedding, native: CDLL) -> None:
-        self.layer = layer
-        self.packed = _Fresh(layer, lambda: PackedWeight(layer.weight, Packer(native, "exact", lookup=True)))
+class _EmbeddingKernel(_Kernel[Embedding, PackedWeight]):
+    def pack(self) -> PackedWeight:
+        shape = (self.layer.num_embeddings, self.layer.embedding_dim)
+        return PackedWeight(self.layer.weight, Packer(self.native, "exact", lookup=True), shape)
 
     def __call__(self, index: Tensor) -> Tensor:
         flat = checked_index(index, self.layer.num_embeddings).contiguous()
-        return torch.from_numpy(self.packed.get().rows(flat.numpy())).view(*index.shape, self.layer.embedding_dim)
+        return torch.from_numpy(self.packed().rows(flat.numpy())).view(*index.shape, self.layer.embedding_dim)
 
 
-class _LSTMKernel:
-    def __init__(self, layer: LSTM, native: CDLL, precision: Precision) -> None:
-        self.layer = layer
-        self.packed = _Fresh(layer, lambda: PackedLSTM(layer, native, precision))
+class _LSTMKernel(_Kernel[LSTM, PackedLSTM]):
+    def pack(self) -> PackedLSTM:
+        return PackedLSTM(self.layer, self.native, self.precision)
 
     def __call__(self, x: Tensor, hx: State | None) -> tuple[Tensor, State]:
-        layer = self.layer
-        if x.dim() not in (2, 3):
-            raise InputError(f"an LSTM needs a 2-D or 3-D input, got shape {tuple(x.shape)}")
-        if x.shape[-1] != layer.input_size:
-            raise InputError(f"the LSTM takes {layer.input_size} inputs, got {x.shape[-1]}: {tuple(x.shape)}")
-        lstm = self.packed.get()
-        steps = x.unsqueeze(1) if x.dim() == 2 else x.transpose(0, 1) if layer.batch_first else x
-        if x.dim() == 2 and hx is not None:
-            hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        h0, c0 = layer._initial(steps, hx)
-        y, state = lstm.sequence(steps.contiguous().numpy(), lstm.state(h0.numpy(), c0.numpy()))
-        output = torch.from_numpy(y)
-        h, c = (torch.from_numpy(part) for part in state.arrays())
-        if x.dim() == 2:
-            return output.squeeze(1), (h.squeeze(1), c.squeeze(1))
-        return (output.transpose(0, 1) if layer.batch_first else output), (h, c)
+        """x (time, batch, in), as `LSTM` runs it after the forms of input that it takes."""
+        lstm = self.packed()
+        h0, c0 = self.layer._initial(x, hx)
+        y, state = lstm.sequence(x.contiguous().numpy(), lstm.state(h0.numpy(), c0.numpy()))
+        h, c = state.arrays()
+        return torch.from_numpy(y), (torch.from_numpy(h), torch.from_numpy(c))
+
+
+_KERNELS: dict[type[nn.Module], type[_Kernel[Any, Any]]] = {
+    Linear: _LinearKernel,
+    Embedding: _EmbeddingKernel,
+    LSTM: _LSTMKernel,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from ctypes import CDLL, byref, c_char, c_void_p
+from ctypes import CDLL, c_void_p
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Literal, get_args
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from dopant.errors import DopantError, InputError
+from dopant.errors import InputError
 from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
-from dopant.structures import StructuredWeight
+from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
+from dopant.structures import Shape, StructuredWeight
 from dopant.structures.dense import DenseWeight
 from dopant.structures.doped import DopedWeight
 from dopant.structures.kronecker import KroneckerWeight
@@ -23,7 +24,6 @@ from dopant.structures.sparse import MaskedWeight, SparseWeight
 from dopant.structures.stacked import StackedWeight
 
 Precision = Literal["exact", "fast"]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,60 +46,52 @@ class Packer:
         """Whether values may be rounded."""
         return self.precision == "fast"
 
-    def make(self, function: str, *arguments: Any) -> c_void_p:
-        """Call a constructor of the library.
+    def make(self, function: str, *arguments: Any) -> Handle:
+        """Call a constructor of the library; arrays must live until it returns.
 
         Raises:
-            DopantError: it failed; the message is the library's.
+            DopantError: it failed.
         """
-        handle = getattr(self.library, function)(*arguments)
-        if not handle:
-            raise DopantError(f"the native library could not pack a weight: {self.library.dopant_error().decode()}")
-        return c_void_p(handle)
+        return Handle(self.library, "weight", getattr(self.library, function)(*arguments))
 
 
 class PackedWeight:
-    """A weight in the native library's hands; freed with this object. Safe to use from several threads.
+    """A weight in the native library's hands. Safe to use from several threads.
 
     Args:
         weight: what it stands for.
         packer: how to pack.
+        shape: what it must be of; None for whatever it is.
+
+    Raises:
+        InputError: another shape, or a kind of weight without a kernel.
     """
 
-    def __init__(self, weight: StructuredWeight, packer: Packer) -> None:
+    def __init__(self, weight: StructuredWeight, packer: Packer, shape: Shape | None = None) -> None:
+        if shape is not None and weight.shape != shape:
+            raise InputError(f"a weight of shape {shape} is needed here, got one of shape {weight.shape}")
         self.shape = weight.shape
-        self.library = packer.library
         self.handle = pack(weight, packer)
 
     @property
     def bytes(self) -> int:
         """Bytes that it holds."""
-        return int(self.library.dopant_weight_bytes(self.handle))
+        return int(self.handle.library.dopant_weight_bytes(self.handle))
 
     def linear(self, x: Floats, bias: Floats | None = None) -> Floats:
-        """x (n, in) -> x Wᵀ + bias (n, out)."""
+        """x (n, in) float32 -> x Wᵀ + bias (n, out); both contiguous."""
         y = np.empty((len(x), self.shape[0]), np.float32)
         offset = None if bias is None else pointer(bias)
-        check(self.library, self.library.dopant_linear(self.handle, offset, pointer(x), len(x), pointer(y)))
+        library = self.handle.library
+        check(library, library.dopant_linear(self.handle, offset, pointer(x), len(x), pointer(y)))
         return y
 
     def rows(self, index: npt.NDArray[np.int64]) -> Floats:
-        """Rows of W: index (n,), within 0 … out - 1, -> (n, in)."""
+        """Rows of W: contiguous index (n,), within 0 … out - 1, -> (n, in)."""
         y = np.empty((len(index), self.shape[1]), np.float32)
-        check(self.library, self.library.dopant_rows(self.handle, pointer(index), len(index), pointer(y)))
+        library = self.handle.library
+        check(library, library.dopant_rows(self.handle, pointer(index), len(index), pointer(y)))
         return y
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None) is not None:
-            self.library.dopant_free_weight(self.handle)
-
-
-def pointer(array: Any) -> Any:
-    """To a contiguous array's memory, for ctypes; three times as fast as `array.ctypes.data`."""
-    try:
-        return byref(c_char.from_buffer(array))
-    except (TypeError, ValueError):  # an array that is read-only, or empty
-        return array.ctypes.data
 
 
 def check_precision(precision: str) -> None:
@@ -108,14 +100,8 @@ def check_precision(precision: str) -> None:
         raise InputError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
 
 
-def check(library: CDLL, result: int) -> None:
-    """Raise DopantError if a native call failed (it ran out of memory)."""
-    if result != 0:
-        raise DopantError(f"the native library failed: {library.dopant_error().decode()}")
-
-
 @singledispatch
-def pack(weight: StructuredWeight, packer: Packer) -> c_void_p:
+def pack(weight: StructuredWeight, packer: Packer) -> Handle:
     """Pack a weight; each kind has its own function, registered here or by whoever brings the kind.
 
     Raises:
@@ -125,40 +111,40 @@ def pack(weight: StructuredWeight, packer: Packer) -> c_void_p:
 
 
 @pack.register
-def _dense(weight: DenseWeight, packer: Packer) -> c_void_p:
+def _dense(weight: DenseWeight, packer: Packer) -> Handle:
     return _matrix(weight.matrix, packer)
 
 
 @pack.register
-def _low_rank(weight: LowRankWeight, packer: Packer) -> c_void_p:
+def _low_rank(weight: LowRankWeight, packer: Packer) -> Handle:
     return _joined(packer, [_matrix(weight.left, packer), _matrix(weight.right, packer)], "dopant_product")
 
 
 @pack.register
-def _kronecker(weight: KroneckerWeight, packer: Packer) -> c_void_p:
-    factors = [_array(factor) for factor in weight.factors]
+def _kronecker(weight: KroneckerWeight, packer: Packer) -> Handle:
+    factors = [float_array(factor) for factor in weight.factors]
     shapes = np.array([factor.shape[1:] for factor in factors], np.int32)
     addresses = (c_void_p * len(factors))(*[factor.ctypes.data for factor in factors])
     return packer.make("dopant_kronecker", factors[0].shape[0], len(factors), shapes.ctypes.data, addresses)
 
 
 @pack.register
-def _doped(weight: DopedWeight, packer: Packer) -> c_void_p:
+def _doped(weight: DopedWeight, packer: Packer) -> Handle:
     return _joined(packer, [pack(weight.base, packer), pack(weight.overlay, packer)], "dopant_sum")
 
 
 @pack.register
-def _stacked(weight: StackedWeight, packer: Packer) -> c_void_p:
+def _stacked(weight: StackedWeight, packer: Packer) -> Handle:
     return _joined(packer, [pack(part, packer) for part in weight._parts()], "dopant_stack")
 
 
 @pack.register
-def _masked(weight: MaskedWeight, packer: Packer) -> c_void_p:
+def _masked(weight: MaskedWeight, packer: Packer) -> Handle:
     return pack(weight.compact(), packer)
 
 
 @pack.register
-def _sparse(weight: SparseWeight, packer: Packer) -> c_void_p:
+def _sparse(weight: SparseWeight, packer: Packer) -> Handle:
     rows = weight.row_index
     starts = np.zeros(weight.shape[0] + 1, np.int64)
     np.cumsum(np.bincount(rows.cpu().numpy(), minlength=weight.shape[0]), out=starts[1:])
@@ -171,16 +157,18 @@ def _sparse(weight: SparseWeight, packer: Packer) -> c_void_p:
         lambda values, scales: dequantise_entries(values, rows, scales),
     )
     if bytes_ is None:
-        return packer.make("dopant_sparse", *place, _array(weight.values).ctypes.data)
+        floats = float_array(weight.values)
+        return packer.make("dopant_sparse", *place, floats.ctypes.data)
     values, scales = bytes_
     return packer.make("dopant_sparse_int8", *place, values.ctypes.data, scales.ctypes.data, packer.fast)
 
 
-def _matrix(matrix: Tensor, packer: Packer) -> c_void_p:
+def _matrix(matrix: Tensor, packer: Packer) -> Handle:
     bytes_ = _in_bytes(matrix, packer, quantise_rows, dequantise_rows)
     rows, columns = matrix.shape
     if bytes_ is None:
-        return packer.make("dopant_dense", rows, columns, _array(matrix).ctypes.data)
+        floats = float_array(matrix)
+        return packer.make("dopant_dense", rows, columns, floats.ctypes.data)
     values, scales = bytes_
     return packer.make("dopant_dense_int8", rows, columns, values.ctypes.data, scales.ctypes.data, packer.fast)
 
@@ -199,19 +187,12 @@ def _in_bytes(
         return None
     if not packer.fast and not bool((dequantise(levels, scales) == values).all()):
         return None
-    return np.ascontiguousarray(levels.numpy()), _array(scales)
+    return np.ascontiguousarray(levels.numpy()), float_array(scales)
 
 
-def _joined(packer: Packer, parts: Sequence[c_void_p], function: str) -> c_void_p:
-    """A weight of weights; the library shares the parts, so that our hold on them ends here."""
-    try:
-        if function == "dopant_product":
-            return packer.make(function, *parts)
-        return packer.make(function, (c_void_p * len(parts))(*[part.value for part in parts]), len(parts))
-    finally:
-        for part in parts:
-            packer.library.dopant_free_weight(part)
-
-
-def _array(tensor: Tensor) -> Floats:
-    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+def _joined(packer: Packer, parts: Sequence[Handle], function: str) -> Handle:
+    """A weight of weights; the library shares the parts, so that our hold on them may end here."""
+    if function == "dopant_product":
+        return packer.make(function, *parts)
+    addresses = (c_void_p * len(parts))(*[part._as_parameter_.value for part in parts])
+    return packer.make(function, addresses, len(parts))

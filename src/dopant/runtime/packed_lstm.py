@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dopant.errors import DopantError, InputError
+from dopant.errors import InputError
 from dopant.layers import LSTM
-from dopant.runtime.packed import Floats, PackedWeight, Packer, Precision, check, pointer
+from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
+from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
+from dopant.runtime.packed import PackedWeight, Packer, Precision
 
 
 class State:
@@ -34,7 +36,8 @@ class State:
     def arrays(self) -> tuple[Floats, Floats]:
         """h (layers·directions, batch, out) and c (…, batch, hidden), as torch.nn.LSTM has them."""
         h, c = (np.empty(shape, np.float32) for shape in self.lstm.shapes(self.batch))
-        self.lstm.library.dopant_state_to(self.lstm.handle, self.pointer, self.batch, h.ctypes.data, c.ctypes.data)
+        handle = self.lstm.handle
+        handle.library.dopant_state_to(handle, self.pointer, self.batch, pointer(h), pointer(c))
         return h, c
 
 
@@ -48,7 +51,6 @@ class PackedLSTM:
     """
 
     def __init__(self, lstm: LSTM, library: CDLL, precision: Precision) -> None:
-        self.library = library
         self.inputs = lstm.input_size
         self.hidden = lstm.hidden_size
         self.outputs = lstm.output_size
@@ -60,29 +62,32 @@ class PackedLSTM:
         biases: list[Floats | None] = []
         inputs: list[int] = []
 
-        def packed(kind: int, name: str) -> None:
-            self.weights.append(PackedWeight(lstm._weight(name), packer))
-            handles[kind].append(self.weights[-1].handle.value)
+        def packed(kind: int, name: str, rows: int, columns: int) -> None:
+            self.weights.append(PackedWeight(lstm._weight(name), packer, (rows, columns)))
+            handles[kind].append(self.weights[-1].handle._as_parameter_.value)
 
+        gates = 4 * self.hidden
         for layer in range(lstm.num_layers):
             size = lstm.input_size if layer == 0 else lstm.output_size * lstm.directions
             for suffix in lstm._suffixes(layer):
                 if lstm.joint:
-                    packed(0, "weight" + suffix)
+                    packed(0, "weight" + suffix, gates, size + self.outputs)
                     handles[1].append(None)
                 else:
-                    packed(0, "weight_ih" + suffix)
-                    packed(1, "weight_hh" + suffix)
+                    packed(0, "weight_ih" + suffix, gates, size)
+                    packed(1, "weight_hh" + suffix, gates, self.outputs)
                 if lstm.proj_size:
-                    packed(2, "weight_hr" + suffix)
+                    packed(2, "weight_hr" + suffix, self.outputs, self.hidden)
                 else:
                     handles[2].append(None)
                 bias = lstm.get_parameter("bias" + suffix) if lstm.bias else None
-                biases.append(None if bias is None else np.ascontiguousarray(bias.detach().float().cpu().numpy()))
+                biases.append(None if bias is None else float_array(bias))
+                if bias is not None and bias.shape != (gates,):
+                    raise InputError(f"bias{suffix} must be of shape ({gates},), got {tuple(bias.shape)}")
                 inputs.append(size)
         addresses = (c_void_p * self.count)(*[None if bias is None else bias.ctypes.data for bias in biases])
         sizes, hidden = np.array(inputs, np.int32), np.full(self.count, self.hidden, np.int32)
-        handle = library.dopant_lstm(
+        address = library.dopant_lstm(
             self.count,
             self.directions,
             *[(c_void_p * self.count)(*kind) for kind in handles],
@@ -90,9 +95,7 @@ class PackedLSTM:
             sizes.ctypes.data,
             hidden.ctypes.data,
         )
-        if not handle:
-            raise DopantError(f"the native library could not pack an LSTM: {library.dopant_error().decode()}")
-        self.handle = c_void_p(handle)
+        self.handle = Handle(library, "lstm", address)
         self._native_run = library.dopant_lstm_run
 
     @property
@@ -108,11 +111,10 @@ class PackedLSTM:
         """A state of zeros.
 
         Raises:
-            InputError: batch is below 1.
+            InputError: batch is no whole number of 1 or more.
         """
-        if batch < 1:
-            raise InputError(f"batch must be 1 or more, got {batch}")
-        values = np.zeros(self.library.dopant_state_size(self.handle, batch), np.float32)
+        check_batch(batch)
+        values = np.zeros(self.handle.library.dopant_state_size(self.handle, batch), np.float32)
         return State(values, pointer(values), batch, self)
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> State:
@@ -121,13 +123,11 @@ class PackedLSTM:
         Raises:
             InputError: their shapes are not those of one batch.
         """
-        parts = [np.ascontiguousarray(part, np.float32) for part in (h, c)]
-        batch = parts[0].shape[1] if parts[0].ndim == 3 else 0
-        for name, part, shape in zip("hc", parts, self.shapes(batch), strict=True):
-            if part.shape != shape or batch < 1:
-                raise InputError(f"{name} must be (layers·directions, batch, size) = {shape}, got {part.shape}")
+        first, second = (np.ascontiguousarray(part, np.float32) for part in (h, c))
+        batch = check_parts(first, second, self.shapes)
         state = self.initial(batch)
-        self.library.dopant_state_from(self.handle, parts[0].ctypes.data, parts[1].ctypes.data, batch, state.pointer)
+        library = self.handle.library
+        library.dopant_state_from(self.handle, pointer(first), pointer(second), batch, state.pointer)
         return state
 
     def step(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
@@ -136,8 +136,7 @@ class PackedLSTM:
         Raises:
             InputError: x or the state does not fit.
         """
-        if x.ndim != 2:
-            raise InputError(f"a step takes x of (batch, {self.inputs}), got shape {x.shape}")
+        x = check_input(x, 2, self.inputs)
         y, state = self._run(x, 1, x.shape[0], state)
         return y.reshape(x.shape[0], -1), state
 
@@ -147,33 +146,23 @@ class PackedLSTM:
         Raises:
             InputError: x or the state does not fit.
         """
-        if x.ndim != 3:
-            raise InputError(f"a sequence is (time, batch, {self.inputs}), got shape {x.shape}")
+        x = check_input(x, 3, self.inputs)
         y, state = self._run(x, x.shape[0], x.shape[1], state)
         return y.reshape(*x.shape[:2], -1), state
 
     def _run(self, x: Floats, steps: int, batch: int, state: State | None) -> tuple[Floats, State]:
         """As `sequence`, but y is flat. Short, for it runs at each step: a step takes some tens of microseconds."""
-        if x.shape[-1] != self.inputs or steps < 1 or batch < 1:
-            raise InputError(f"x must have {self.inputs} columns, and a step and a sequence or more, got {x.shape}")
-        if x.dtype != np.float32:
-            raise InputError(f"x must be float32, got {x.dtype}")
-        if state is None:
-            state = self.initial(batch)
-        elif state.lstm is not self:
-            raise InputError("this state belongs to another model; start with `initial(batch)` or `state(h, c)`")
-        elif state.batch != batch:
-            raise InputError(f"the state is of {state.batch} sequences, x of {batch}")
+        before = self.initial(batch) if state is None else state
+        check_state(before, self, batch)
         count = steps * batch * self.outputs * self.directions
-        memory: Any = np.empty(count + len(state.values), np.float32)  # y, and the state after it
+        memory: Any = np.empty(count + len(before.values), np.float32)  # y, and the state after it
         place = c_char.from_buffer(memory)
         after = byref(place, 4 * count)
-        x = np.ascontiguousarray(x)
-        result = self._native_run(self.handle, pointer(x), steps, batch, state.pointer, after, byref(place))
+        library = self.handle.library
+        result = self._native_run(self.handle, pointer(x), steps, batch, before.pointer, after, byref(place))
         if result != 0:
-            check(self.library, result)
-        return memory[:count], State(memory[count:], after, batch, self)
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None) is not None:
-            self.library.dopant_free_lstm(self.handle)
+            check(library, result)
+        if steps == 1:
+            return memory[:count], State(memory[count:], after, batch, self)
+        values = memory[count:].copy()  # a state that is kept must not keep a long output
+        return memory[:count], State(values, pointer(values), batch, self)

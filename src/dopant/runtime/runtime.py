@@ -14,7 +14,8 @@ from dopant.evaluate import generate
 from dopant.models.language_model import LanguageModel
 from dopant.native import status
 from dopant.native.library import library
-from dopant.runtime.packed import Floats, PackedWeight, Packer, Precision, check_precision
+from dopant.runtime.handle import Floats, float_array
+from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
 from dopant.runtime.packed_lstm import PackedLSTM, State
 from dopant.runtime.torch_path import TorchLSTM, TorchState, TorchWeight
 
@@ -30,11 +31,12 @@ class Runtime:
     Args:
         model: what to pack; it is not changed, and not needed afterwards.
         tokenizer: for text in and out; None if there is none.
-        precision: `"exact"` computes in float32; `"fast"` with 8-bit values and activations (perplexity moves by
-            a few thousandths).
+        precision: `"exact"` computes in float32; `"fast"` with 8-bit values and activations of the LSTM's overlays and
+            low ranks and of the decoder (perplexity moves by some hundredths of a per cent).
 
     Attributes:
         active: the native library's level, or `torch` where there is none (`dopant env` says why).
+        precision: as it computes; without the native library always exact.
     """
 
     def __init__(
@@ -43,11 +45,11 @@ class Runtime:
         check_precision(precision)
         self.vocabulary = model.config.vocabulary
         self.tokenizer = tokenizer
-        self.precision = precision
         self.active = status().active
         native = library()
+        self.precision: Precision = precision if native is not None else "exact"
         bias = model.decoder.bias
-        self._bias = None if bias is None else np.ascontiguousarray(bias.detach().float().cpu().numpy())
+        self._bias = None if bias is None else float_array(bias)
         self.lstm: Any
         self.embedding: PackedWeight | TorchWeight
         self.decoder: PackedWeight | TorchWeight
@@ -57,13 +59,9 @@ class Runtime:
             self.decoder = TorchWeight(model.decoder.weight)
             return
         self.lstm = PackedLSTM(model.lstm, native, precision)
-        self.embedding = PackedWeight(model.embedding.weight, Packer(native, "exact", lookup=True))
-        self.decoder = PackedWeight(model.decoder.weight, Packer(native, precision))
-
-    @classmethod
-    def of(cls, model: LanguageModel, *, precision: Precision = "exact", threads: int = 1) -> Runtime:
-        """A runtime of a model in memory. `threads` is there for symmetry: one call uses one thread."""
-        return cls(model, precision=precision)
+        shape = (self.vocabulary, model.config.hidden)
+        self.embedding = PackedWeight(model.embedding.weight, Packer(native, "exact", lookup=True), shape)
+        self.decoder = PackedWeight(model.decoder.weight, Packer(native, precision), shape)
 
     @property
     def bytes(self) -> int:
@@ -158,7 +156,10 @@ class Runtime:
         return torch.from_numpy(logits), state
 
     def _ids(self, tokens: npt.ArrayLike, dimensions: int) -> Ids:
-        ids = np.ascontiguousarray(tokens)
+        try:
+            ids = np.ascontiguousarray(tokens)
+        except ValueError:
+            raise InputError("tokens must be whole numbers in rows of one length") from None
         if ids.ndim != dimensions or (ids.size and ids.dtype.kind not in "iu"):
             shape = "(batch,)" if dimensions == 1 else "(time, batch)"
             raise InputError(f"tokens must be whole numbers of shape {shape}, got {ids.dtype} {ids.shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dopant.errors import InputError
 from dopant.layers import LSTM
-from dopant.runtime.packed import Floats
+from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
+from dopant.runtime.handle import Floats
 from dopant.structures import StructuredWeight
 
 
 class TorchWeight:
-    """As PackedWeight, without packing."""
+    """As PackedWeight: a copy of the weight, in torch."""
 
     def __init__(self, weight: StructuredWeight) -> None:
         self.shape = weight.shape
-        self.weight = weight
+        self.weight = copy.deepcopy(weight).requires_grad_(False)
 
     @property
     def bytes(self) -> int:
@@ -59,54 +60,47 @@ class TorchState:
 
 
 class TorchLSTM:
-    """As PackedLSTM; it never forms a matrix."""
+    """As PackedLSTM: a copy of the layers, in torch; it never forms a matrix."""
 
     def __init__(self, lstm: LSTM) -> None:
-        self.lstm = lstm
-        self.inputs = lstm.input_size
+        self.lstm = copy.deepcopy(lstm).eval().requires_grad_(False)
         self.lstm.contraction = "factored"
+        self.inputs = lstm.input_size
 
     @property
     def bytes(self) -> int:
         """Bytes that its weights hold."""
         return _bytes(self.lstm)
 
+    def shapes(self, batch: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """The shapes of h and c."""
+        count = self.lstm.num_layers * self.lstm.directions
+        return (count, batch, self.lstm.output_size), (count, batch, self.lstm.hidden_size)
+
     def initial(self, batch: int) -> TorchState:
         """A state of zeros."""
-        if batch < 1:
-            raise InputError(f"batch must be 1 or more, got {batch}")
-        count = self.lstm.num_layers * self.lstm.directions
-        h = torch.zeros(count, batch, self.lstm.output_size)
-        return TorchState(h, torch.zeros(count, batch, self.lstm.hidden_size), self)
+        check_batch(batch)
+        h, c = (torch.zeros(shape) for shape in self.shapes(batch))
+        return TorchState(h, c, self)
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> TorchState:
         """A state from h and c as torch.nn.LSTM has them."""
-        first, second = (torch.from_numpy(np.array(part, np.float32)) for part in (h, c))
-        return TorchState(first, second, self)
+        first, second = (np.array(part, np.float32) for part in (h, c))
+        check_parts(first, second, self.shapes)
+        return TorchState(torch.from_numpy(first), torch.from_numpy(second), self)
 
     def step(self, x: Floats, state: TorchState | None = None) -> tuple[Floats, TorchState]:
         """One step: x (batch, in) -> (batch, out), and the state after it."""
-        if x.ndim != 2:
-            raise InputError(f"a step takes x of (batch, {self.inputs}), got shape {x.shape}")
-        y, state = self.sequence(x[None], state)
+        y, state = self.sequence(check_input(x, 2, self.inputs)[None], state)
         return y[0], state
 
     def sequence(self, x: Floats, state: TorchState | None = None) -> tuple[Floats, TorchState]:
         """Many steps: x (time, batch, in) -> (time, batch, out), and the state after the last."""
-        if x.ndim != 3 or x.shape[2] != self.inputs or 0 in x.shape:
-            raise InputError(
-                f"a sequence is (time, batch, {self.inputs}) with a step and a sequence or more, got shape {x.shape}"
-            )
-        if x.dtype != np.float32:
-            raise InputError(f"x must be float32, got {x.dtype}")
-        if state is not None and state.lstm is not self:
-            raise InputError("this state belongs to another model; start with `initial(batch)` or `state(h, c)`")
-        if state is not None and state.batch != x.shape[1]:
-            raise InputError(f"the state is of {state.batch} sequences, x of {x.shape[1]}")
+        x = check_input(x, 3, self.inputs)
+        before = self.initial(x.shape[1]) if state is None else state
+        check_state(before, self, x.shape[1])
         with torch.no_grad():
-            y, (h, c) = self.lstm(
-                torch.from_numpy(np.ascontiguousarray(x)), None if state is None else (state.h, state.c)
-            )
+            y, (h, c) = self.lstm(torch.tensor(x), (before.h, before.c))
         return _numpy(y), TorchState(h, c, self)
 
 

@@ -1,0 +1,59 @@
+"""What both paths, native and torch, ask of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dopant.errors import InputError
+from dopant.runtime.handle import Floats
+
+Shapes = Callable[[int], tuple[tuple[int, int, int], tuple[int, int, int]]]
+"""The shapes of h and c for a batch."""
+
+
+def check_batch(batch: object) -> None:
+    """Raise InputError unless it is a whole number of 1 or more."""
+    if not isinstance(batch, (int, np.integer)) or isinstance(batch, bool) or batch < 1:
+        raise InputError(f"batch must be 1 or more, got {batch!r}")
+
+
+def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
+    """The inputs of an LSTM as a contiguous array.
+
+    Raises:
+        InputError: they are not float32 of (batch, inputs) or (time, batch, inputs), or there are none.
+    """
+    array = np.ascontiguousarray(x)
+    if array.dtype != np.float32:
+        raise InputError(f"x must be float32, got {array.dtype}")
+    if array.ndim != dimensions or array.shape[-1] != inputs or array.size == 0:
+        wanted = f"(batch, {inputs})" if dimensions == 2 else f"(time, batch, {inputs})"
+        raise InputError(f"x must be of shape {wanted} with 1 or more of each, got {array.shape}")
+    return array
+
+
+def check_state(state: Any, lstm: object, batch: int) -> None:
+    """Raise InputError unless a state is this LSTM's and of this batch."""
+    if getattr(state, "lstm", None) is not lstm:
+        what = f"this {type(state).__name__} belongs to another model"
+        raise InputError(f"{what}; start with `initial(batch)` or `state(h, c)`")
+    if state.batch != batch:
+        raise InputError(f"the state is of {state.batch} sequences, x of {batch}")
+
+
+def check_parts(h: Floats, c: Floats, shapes: Shapes) -> int:
+    """The batch of h and c.
+
+    Raises:
+        InputError: their shapes are not those of one batch.
+    """
+    batch = h.shape[1] if h.ndim == 3 else 0
+    for name, part, shape in zip("hc", (h, c), shapes(batch), strict=True):
+        if part.shape != shape or batch < 1:
+            raise InputError(
+                f"{name} must be (layers·directions, batch, size) with {shape[0]} and {shape[2]}, got {part.shape}"
+            )
+    return batch
