@@ -108,7 +108,9 @@ def test_more_columns_than_16_bits_count() -> None:
 def test_so_many_columns_that_bytes_would_overflow() -> None:
     ones = DenseWeight(torch.ones(3, 140_000))
     for batch in (1, 16):
-        assert packed(ones, "fast").linear(np.ones((batch, 140_000), np.float32))[0, 0] == pytest.approx(140_000.0, rel=1e-3)
+        assert packed(ones, "fast").linear(np.ones((batch, 140_000), np.float32))[0, 0] == pytest.approx(
+            140_000.0, rel=1e-3
+        )
 
 
 def test_the_training_form_of_an_overlay_is_packed_as_the_stored_form() -> None:
