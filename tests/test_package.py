@@ -48,6 +48,15 @@ dopant._HOMES.update(train="fake")
 """
 
 
+def test_all_such_parts_can_be_called() -> None:
+    for name in dopant._PARTS:
+        part = getattr(dopant, name)
+        assert callable(part)
+        assert part.__name__ == f"dopant.{name}"
+    with pytest.raises(dopant.InputError, match="2 reports are joined into a new one"):
+        dopant.report("a", "b")
+
+
 def test_parts_that_share_their_name_with_a_function_are_both() -> None:
     run(
         f"{FAKE}"

@@ -15,6 +15,7 @@ from dopant.version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
+    from dopant.bench.run import bench as bench
     from dopant.cost import Cost as Cost
     from dopant.cost import Storage as Storage
     from dopant.data.corpus import Corpus as Corpus
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from dopant.errors import TensorError as TensorError
     from dopant.errors import TrainingError as TrainingError
     from dopant.errors import VersionError as VersionError
+    from dopant.export.write import export as export
     from dopant.layers.convert import convert as convert
     from dopant.layers.convert import revert as revert
     from dopant.layers.embedding import Embedding as Embedding
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from dopant.recipes.pipeline import compress as compress
     from dopant.recipes.pipeline import evaluate as evaluate
     from dopant.recipes.pipeline import generate as generate
+    from dopant.recipes.pipeline import report as report
     from dopant.recipes.pipeline import train as train
     from dopant.report.environment import environment as environment
     from dopant.runtime.layers import accelerate as accelerate
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     from dopant.structures.stacked import Stacked as Stacked
 
 _HOMES = {
+    "bench": "dopant.bench.run",
     "Cost": "dopant.cost",
     "Storage": "dopant.cost",
     "Corpus": "dopant.data.corpus",
@@ -86,6 +90,7 @@ _HOMES = {
     "TensorError": "dopant.errors",
     "TrainingError": "dopant.errors",
     "VersionError": "dopant.errors",
+    "export": "dopant.export.write",
     "convert": "dopant.layers.convert",
     "revert": "dopant.layers.convert",
     "Embedding": "dopant.layers.embedding",
@@ -102,6 +107,7 @@ _HOMES = {
     "compress": "dopant.recipes.pipeline",
     "evaluate": "dopant.recipes.pipeline",
     "generate": "dopant.recipes.pipeline",
+    "report": "dopant.recipes.pipeline",
     "train": "dopant.recipes.pipeline",
     "environment": "dopant.report.environment",
     "accelerate": "dopant.runtime.layers",
@@ -122,6 +128,9 @@ _HOMES = {
 }
 """Each public name and where it is; type checkers, who cannot read it, have the imports above."""
 
+_PARTS = ("bench", "evaluate", "export", "report", "train")
+"""Functions that are named as the part of the package which they belong to."""
+
 __all__ = ["__version__", *_HOMES]
 
 
@@ -134,7 +143,7 @@ class _Callable(ModuleType):
 
 
 class _Dopant(ModuleType):
-    """This package. Its parts `train` and `evaluate` share their names with functions, and serve as both."""
+    """This package. Some of its parts share their names with functions, and serve as both."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _HOMES and isinstance(value, ModuleType):  # the import system binds a part to its package
@@ -148,7 +157,7 @@ sys.modules[__name__].__class__ = _Dopant
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("train", "evaluate"):
+    if name in _PARTS:
         return import_module(f"{__name__}.{name}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value

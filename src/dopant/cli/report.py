@@ -34,35 +34,12 @@ def report(
     Several reports, such as those that `train` leaves in DIR.run, are joined into one. Prints the table too, with
     --markdown in the form for a README.
     """
-    from dopant.errors import InputError
-    from dopant.report.join import join
-    from dopant.report.page import write_page
-    from dopant.report.report import read_report, write_report
+    from dopant.recipes.pipeline import report as run
     from dopant.report.table import markdown_table
 
-    files = [_file(source) for source in sources]
-    if len(files) > 1 and out is None:
-        raise InputError(f"{len(files)} reports are joined into a new one; say where with --out")
-    found = join([read_report(file) for file in files]) if out is not None else read_report(files[0])
-    if out is None:
-        page = write_page(found, files[0].with_suffix(".html"))
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_report(found, out / "report.json")
-        page = write_page(found, out / "report.html")
+    found, page = run(*sources, out=out)
     if markdown and not as_json:
         show(markdown_table(found))
     else:
         show_report(found, as_json=as_json)
     say(f"wrote {page}", quiet=quiet)
-
-
-def _file(source: Path) -> Path:
-    """The report in a folder, or the file itself."""
-    from dopant.errors import InputError
-
-    file = source / "report.json" if source.is_dir() else source
-    run = Path(f"{source}.run")
-    if not file.exists() and (run / "report.json").exists():
-        raise InputError(f"{source} is a model folder; the report of its run is in {run}, name that")
-    return file

@@ -19,13 +19,15 @@ from dopant.recipes.read import read_recipe
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer
+from dopant.report.join import join
+from dopant.report.page import write_page
 from dopant.report.records import make_record
-from dopant.report.report import Report, loss_percent, write_report
+from dopant.report.report import Report, loss_percent, read_report, write_report
 from dopant.runtime import Runtime
 from dopant.runtime.packed import Precision, check_precision
 from dopant.train.processes import make_accelerator
 
-__all__ = ["Evaluation", "Generated", "compare", "compress", "evaluate", "generate", "train"]
+__all__ = ["Evaluation", "Generated", "compare", "compress", "evaluate", "generate", "report", "train"]
 
 
 def train(
@@ -200,6 +202,41 @@ def evaluate(
         **record.model_dump(exclude={"seed", "seconds"}),
     }
     return Evaluation(texts.perplexity(runtime, split), split, protocol)
+
+
+def report(*sources: str | Path, out: str | Path | None = None) -> tuple[Report, Path]:
+    """Make report.html again from report.json; several reports are joined into one.
+
+    Args:
+        sources: folders with a report.json, or such files.
+        out: a folder for the joined report.json and its page; None for the page beside the only source.
+
+    Returns:
+        the report, and where its page is.
+
+    Raises:
+        InputError: several sources and no `out`, or reports that do not belong together.
+        FileError: a source cannot be read.
+    """
+    files = [_report_file(Path(source)) for source in sources]
+    if out is None:
+        if len(files) != 1:
+            raise InputError(f"{len(files)} reports are joined into a new one; say where with --out")
+        found = read_report(files[0])
+        return found, write_page(found, files[0].with_suffix(".html"))
+    found, folder = join([read_report(file) for file in files]), Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(found, folder / "report.json")
+    return found, write_page(found, folder / "report.html")
+
+
+def _report_file(source: Path) -> Path:
+    """The report in a folder, or the file itself."""
+    file = source / "report.json" if source.is_dir() else source
+    run = Path(f"{source}.run")
+    if not file.exists() and (run / "report.json").exists():
+        raise InputError(f"{source} is a model folder; the report of its run is in {run}, name that")
+    return file
 
 
 @dataclass(frozen=True)
