@@ -22,6 +22,9 @@ class Sum final : public Weight {
   void apply(const float* x, float* y, int lanes) const override {
     for (const auto& part : parts_) part->apply(x, y, lanes);
   }
+  void set(const float* x, float* y, int lanes) const override {
+    for (const auto& part : parts_) part == parts_[0] ? part->set(x, y, lanes) : part->apply(x, y, lanes);
+  }
   void row(int i, float* out) const override {
     for (const auto& part : parts_) part->row(i, out);
   }
@@ -77,8 +80,7 @@ class Product final : public Weight {
     Arena::Scope scope(arena);
     const size_t count = static_cast<size_t>(right_->rows) * lanes;
     float* middle = arena.take<float>(count);
-    std::memset(middle, 0, count * sizeof(float));
-    right_->apply(x, middle, lanes);
+    right_->set(x, middle, lanes);
     left_->apply(middle, y, lanes);
   }
   void row(int i, float* out) const override {

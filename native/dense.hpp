@@ -70,7 +70,7 @@ class Dense final : public Weight {
   void apply_many(const float* x, float* y, int lanes) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
-    constexpr int tile = 4 * kTileRows;
+    constexpr int tile = 32;
     float* scratch = kInt8 ? arena.take<float>(static_cast<size_t>(tile) * columns) : nullptr;
     for (int row = 0; row < rows; row += tile) {
       const int count = std::min(tile, rows - row);
@@ -83,7 +83,7 @@ class Dense final : public Weight {
                 scale_of(row + r) * from[static_cast<size_t>(r) * columns + j];
         a = {scratch, columns};
       }
-      gemm(a, {x, lanes}, y + static_cast<size_t>(row) * lanes, lanes, count, columns, lanes);
+      gemm(a, {x, lanes}, y + static_cast<size_t>(row) * lanes, lanes, true, count, columns, lanes);
     }
   }
 

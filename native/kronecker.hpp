@@ -37,26 +37,8 @@ class Kronecker final : public Weight {
     }
   }
 
-  void apply(const float* x, float* y, int lanes) const override {
-    Arena& arena = Arena::of_this_thread();
-    for (int term = 0; term < terms_; ++term) {
-      std::vector<int> sizes;
-      for (const auto& shape : shapes_) sizes.push_back(shape.columns);
-      Arena::Scope scope(arena);
-      const float* from = x;
-      for (size_t step = 0; step < order_.size(); ++step) {
-        const size_t f = order_[step];
-        const bool last = step + 1 == order_.size();
-        size_t size = static_cast<size_t>(lanes) * shapes_[f].rows;
-        for (size_t g = 0; g < sizes.size(); ++g) size *= g == f ? 1 : static_cast<size_t>(sizes[g]);
-        float* to = last ? y : arena.take<float>(size);
-        if (!last) std::memset(to, 0, size * sizeof(float));
-        multiply_axis(f, term, from, to, sizes, lanes);
-        sizes[f] = shapes_[f].rows;
-        from = to;
-      }
-    }
-  }
+  void apply(const float* x, float* y, int lanes) const override { multiply(x, y, lanes, true); }
+  void set(const float* x, float* y, int lanes) const override { multiply(x, y, lanes, false); }
 
   void row(int i, float* out) const override {
     Arena& arena = Arena::of_this_thread();
@@ -87,6 +69,26 @@ class Kronecker final : public Weight {
   }
 
  private:
+  void multiply(const float* x, float* y, int lanes, bool onto) const {
+    Arena& arena = Arena::of_this_thread();
+    for (int term = 0; term < terms_; ++term) {
+      std::vector<int> sizes;
+      for (const auto& shape : shapes_) sizes.push_back(shape.columns);
+      Arena::Scope scope(arena);
+      const float* from = x;
+      for (size_t step = 0; step < order_.size(); ++step) {
+        const size_t f = order_[step];
+        const bool last = step + 1 == order_.size();
+        size_t size = static_cast<size_t>(lanes) * shapes_[f].rows;
+        for (size_t g = 0; g < sizes.size(); ++g) size *= g == f ? 1 : static_cast<size_t>(sizes[g]);
+        float* to = last ? y : arena.take<float>(size);
+        multiply_axis(f, term, from, to, last && (onto || term > 0), sizes, lanes);
+        sizes[f] = shapes_[f].rows;
+        from = to;
+      }
+    }
+  }
+
   static int product(const std::vector<FactorShape>& shapes, int FactorShape::*side) {
     int result = 1;
     for (const auto& shape : shapes) result *= shape.*side;
@@ -113,9 +115,10 @@ class Kronecker final : public Weight {
     return best;
   }
 
-  // to += from with axis f multiplied by factor f: for each index before the axis a GEMM, or with nothing behind the
-  // axis one GEMM with the transposed factor.
-  void multiply_axis(size_t f, int term, const float* from, float* to, const std::vector<int>& sizes, int lanes) const {
+  // to = or, `onto` what is there, += from with axis f multiplied by factor f: for each index before the axis a GEMM, or
+  // with nothing behind the axis one GEMM with the transposed factor.
+  void multiply_axis(size_t f, int term, const float* from, float* to, bool onto, const std::vector<int>& sizes,
+                     int lanes) const {
     const auto [m, n] = shapes_[f];
     size_t before = 1, behind = static_cast<size_t>(lanes);
     for (size_t g = 0; g < f; ++g) before *= static_cast<size_t>(sizes[g]);
@@ -123,38 +126,38 @@ class Kronecker final : public Weight {
     const float* factor = values_[f].data() + static_cast<size_t>(term) * m * n;
     if (behind == 1) {
       const float* transposed = transposed_[f].data() + static_cast<size_t>(term) * m * n;
-      return gemm({from, n}, {transposed, m}, to, m, static_cast<int>(before), n, m);
+      return gemm({from, n}, {transposed, m}, to, m, onto, static_cast<int>(before), n, m);
     }
-    if (behind < 2 * W && before > 1) return multiply_narrow(factor, m, n, from, to, before, behind);
+    if (behind < 2 * W && before > 1) return multiply_narrow(factor, m, n, from, to, onto, before, behind);
     const int wide = static_cast<int>(behind);
     for (size_t b = 0; b < before; ++b)
-      gemm({factor, n}, {from + b * n * behind, wide}, to + b * m * behind, wide, m, n, wide);
+      gemm({factor, n}, {from + b * n * behind, wide}, to + b * m * behind, wide, onto, m, n, wide);
   }
 
   // As multiply_axis, but with the axis brought to the front, where all that was before it widens the GEMM.
-  static void multiply_narrow(const float* factor, int m, int n, const float* from, float* to, size_t before,
+  static void multiply_narrow(const float* factor, int m, int n, const float* from, float* to, bool onto, size_t before,
                               size_t behind) {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     const size_t wide = before * behind;
+    const int columns = static_cast<int>(wide);
     float* in = arena.take<float>(static_cast<size_t>(n) * wide);
     float* out = arena.take<float>(static_cast<size_t>(m) * wide);
     for (size_t b = 0; b < before; ++b)
-      for (int j = 0; j < n; ++j) copy(from + (b * n + j) * behind, in + j * wide + b * behind, behind);
-    std::memset(out, 0, sizeof(float) * static_cast<size_t>(m) * wide);
-    gemm({factor, n}, {in, static_cast<int>(wide)}, out, static_cast<int>(wide), m, n, static_cast<int>(wide));
+      for (int j = 0; j < n; ++j) move<false>(from + (b * n + j) * behind, in + j * wide + b * behind, behind);
+    gemm({factor, n}, {in, columns}, out, columns, false, m, n, columns);
     for (size_t b = 0; b < before; ++b)
-      for (int i = 0; i < m; ++i) add(out + i * wide + b * behind, to + (b * m + i) * behind, behind);
+      for (int i = 0; i < m; ++i) {
+        const float* part = out + i * wide + b * behind;
+        float* there = to + (b * m + i) * behind;
+        onto ? move<true>(part, there, behind) : move<false>(part, there, behind);
+      }
   }
-  static void copy(const float* from, float* to, size_t count) {
+  template <bool Onto>
+  static void move(const float* from, float* to, size_t count) {
     size_t k = 0;
-    for (; k + 4 <= count; k += 4) store<4>(to + k, load<4>(from + k));
-    for (; k < count; ++k) to[k] = from[k];
-  }
-  static void add(const float* from, float* to, size_t count) {
-    size_t k = 0;
-    for (; k + 4 <= count; k += 4) store<4>(to + k, load<4>(to + k) + load<4>(from + k));
-    for (; k < count; ++k) to[k] += from[k];
+    for (; k + 8 <= count; k += 8) store<8>(to + k, Onto ? load<8>(to + k) + load<8>(from + k) : load<8>(from + k));
+    for (; k < count; ++k) to[k] = Onto ? to[k] + from[k] : from[k];
   }
 
   int terms_;

@@ -20,17 +20,22 @@ inline void transpose_block(const float* from, size_t from_stride, float* to, si
   store<4>(to + 3 * to_stride, __builtin_shufflevector(ef, gh, 2, 3, 6, 7));
 }
 
-// to (columns, rows) = from (rows, columns), transposed.
+// to (columns, rows) = from (rows, columns), transposed. The shorter way first, so that the cache lines that are read and
+// written stay at hand until they are done with.
 inline void transpose(const float* from, size_t from_stride, int rows, int columns, float* to, size_t to_stride) {
-  for (int j = 0; j < columns; j += 4)
-    for (int r = 0; r < rows; r += 4) {
-      if (r + 4 <= rows && j + 4 <= columns) {
-        transpose_block(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
-        continue;
-      }
-      for (int k = j; k < std::min(columns, j + 4); ++k)
-        for (int s = r; s < std::min(rows, r + 4); ++s) to[k * to_stride + s] = from[s * from_stride + k];
-    }
+  auto block = [&](int r, int j) {
+    if (r + 4 <= rows && j + 4 <= columns)
+      return transpose_block(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
+    for (int k = j; k < std::min(columns, j + 4); ++k)
+      for (int s = r; s < std::min(rows, r + 4); ++s) to[k * to_stride + s] = from[s * from_stride + k];
+  };
+  if (rows < columns) {
+    for (int j = 0; j < columns; j += 4)
+      for (int r = 0; r < rows; r += 4) block(r, j);
+  } else {
+    for (int r = 0; r < rows; r += 4)
+      for (int j = 0; j < columns; j += 4) block(r, j);
+  }
 }
 
 // to[j · lanes + b] = from[b · features + j]; lanes beyond the batch become zero.

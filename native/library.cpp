@@ -162,7 +162,8 @@ API void* dopant_lstm(int count, int directions, const void* const* input, const
             "an LSTM's recurrent weight does not fit");
       check(!layer.projection || layer.projection->columns == hidden[i], "an LSTM's projection does not fit");
       if (i % directions == directions - 1) inputs_due = layer.outputs() * directions;
-      if (bias[i] != nullptr) layer.bias.assign(bias[i], bias[i] + 4 * static_cast<size_t>(hidden[i]));
+      layer.bias.resize(4 * static_cast<size_t>(hidden[i]) + W);  // whole registers are read
+      if (bias[i] != nullptr) std::copy_n(bias[i], 4 * static_cast<size_t>(hidden[i]), layer.bias.begin());
       layers.push_back(std::move(layer));
     }
     return new Lstm(std::move(layers), directions);
@@ -219,7 +220,7 @@ API void dopant_log_softmax(float* logits, int batch, int count) {
     for (int i = 0; i < count; ++i) most = logits[i] > most ? logits[i] : most;
     double total = 0.0;
     int i = 0;
-    for (; i + W <= count; i += W) total += sum<W>(exponential<W>(load<W>(logits + i) - most));
+    for (; i + W <= count; i += W) total += sum<W>(Exponentials<W, 1>({load<W>(logits + i) - most}).value(0));
     for (; i < count; ++i) total += std::exp(static_cast<double>(logits[i] - most));
     const float norm = most + static_cast<float>(std::log(total));
     for (int k = 0; k < count; ++k) logits[k] -= norm;

@@ -17,7 +17,7 @@ struct LstmLayer {
   WeightPointer input;       // W_ih, or W of [x; h] where `recurrent` is absent
   WeightPointer recurrent;   // W_hh or null
   WeightPointer projection;  // W_hr or null
-  std::vector<float> bias;   // 4 · hidden or none
+  std::vector<float> bias;   // 4 · hidden
   int inputs, hidden;
 
   int outputs() const { return projection ? projection->rows : hidden; }
@@ -100,19 +100,15 @@ class Lstm {
       float* h = joint + x_size;
       std::memcpy(h, state, sizeof(float) * h_size);
       for (int n = 0; n < steps; ++n) {
-        spread(layer.bias.empty() ? nullptr : layer.bias.data(), 4 * layer.hidden, gates, lanes);
         if (layer.recurrent) {
-          layer.input->apply(input(n), gates, lanes);
+          layer.input->set(input(n), gates, lanes);
           layer.recurrent->apply(h, gates, lanes);
         } else {
           std::memcpy(joint, input(n), sizeof(float) * x_size);
-          layer.input->apply(joint, gates, lanes);
+          layer.input->set(joint, gates, lanes);
         }
-        cell(gates, c, layer.projection ? hidden : h, static_cast<size_t>(layer.hidden) * lanes);
-        if (layer.projection) {
-          std::memset(h, 0, sizeof(float) * h_size);
-          layer.projection->apply(hidden, h, lanes);
-        }
+        cell(gates, layer.bias.data(), c, layer.projection ? hidden : h, layer.hidden, lanes);
+        if (layer.projection) layer.projection->set(hidden, h, lanes);
         std::memcpy(y + static_cast<size_t>(step(n)) * y_stride, h, sizeof(float) * h_size);
       }
       std::memcpy(state, h, sizeof(float) * h_size);

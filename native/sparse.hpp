@@ -1,7 +1,8 @@
 // A sparse weight: which form it is kept in, and for what.
 //
 // One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows. The form for
-// one lane is made at once and holds everything; rows are made of it when they are first needed.
+// one lane is made at once and holds everything; rows, in tiles for so many lanes, are made of it when they are first
+// needed.
 #pragma once
 
 #include <atomic>
@@ -10,7 +11,7 @@
 #include <vector>
 
 #include "sparse_panels.hpp"
-#include "sparse_rows_bytes.hpp"
+#include "sparse_rows_short.hpp"
 #include "weight.hpp"
 
 namespace dopant {
@@ -22,14 +23,14 @@ class Sparse final : public Weight {
   Sparse(int rows, int columns, const int64_t* starts, const int32_t* column_of, const T* values, const float* scales,
          bool fast)
       : Weight(rows, columns),
-        bytes_(fast && kBytes && sizeof(T) == 1 && columns <= kMostByteColumns),
+        fast_(fast && sizeof(T) == 1),
         scales_(scales, scales == nullptr ? scales : scales + rows) {
     std::vector<Entry<T, Index>> entries;
     for (int r = 0; r < rows; ++r)
       for (int64_t i = starts[r]; i < starts[r + 1]; ++i)
         entries.push_back({r, static_cast<Index>(column_of[i]), values[i]});
     if constexpr (kPanels && kBytes && sizeof(T) == 1) {
-      if (bytes_) {
+      if (fast_ && columns <= kMostByteColumns) {
         one_ = SparsePanels<T, Index, true>::from(entries, rows, columns);
         return;
       }
@@ -42,11 +43,7 @@ class Sparse final : public Weight {
 
   void apply(const float* x, float* y, int lanes) const override {
     const float* scales = scales_.empty() ? nullptr : scales_.data();
-    if (lanes > 1) {
-      Arena& arena = Arena::of_this_thread();
-      if (!bytes_ || !apply_bytes(many(), scales, x, y, lanes, arena)) many().apply(scales, x, y, lanes, arena);
-      return;
-    }
+    if (lanes > 1) return apply_rows(scales, x, y, lanes);
     const bool done = std::visit([&](const auto& one) { return one.apply(scales, x, y); }, one_);
     if (!done) each([&](int row, Index column, T value) { y[row] += scale_of(row) * value * x[column]; });
   }
@@ -59,7 +56,8 @@ class Sparse final : public Weight {
   }
 
   size_t bytes() const override {
-    return scales_.size() * 4 + many_bytes_ + std::visit([](const auto& one) { return one.bytes(); }, one_);
+    const size_t made = for_8_.bytes + for_16_.bytes + for_32_.bytes + shorts_.bytes;
+    return scales_.size() * 4 + made + std::visit([](const auto& one) { return one.bytes(); }, one_);
   }
 
  private:
@@ -75,25 +73,53 @@ class Sparse final : public Weight {
     std::visit([&](const auto& one) { one.each(f); }, one_);
   }
 
-  const SparseRows<T, Index>& many() const {
-    std::call_once(made_, [this] {
+  void apply_rows(const float* scales, const float* x, float* y, int lanes) const {
+    Arena& arena = Arena::of_this_thread();
+    int lane = 0;
+    if constexpr (kShorts && sizeof(T) == 1)
+      while (fast_ && lane + 2 * W <= lanes &&
+             apply_short(made(shorts_, 2 * W * sizeof(int16_t)), scales, x + lane, y + lane, lanes, arena))
+        lane += 2 * W;
+    if (lane == lanes) return;
+    auto apply = [&](auto& form, int together) {
+      made(form, static_cast<size_t>(together) * sizeof(float)).apply(scales, x + lane, y + lane, lanes - lane, lanes, arena);
+    };
+    const int together = std::min(lanes, 2 * W);
+    if (together <= 8)
+      apply(for_8_, 8);
+    else if (together == 16)
+      apply(for_16_, 16);
+    else
+      apply(for_32_, 32);
+  }
+
+  template <class V>
+  struct Made {
+    SparseRows<V> rows;
+    std::once_flag once;
+    std::atomic<size_t> bytes{0};
+  };
+
+  template <class V>
+  const SparseRows<V>& made(Made<V>& form, size_t column_bytes) const {
+    std::call_once(form.once, [&] {
       std::vector<Entry<T, Index>> entries;
       each([&](int row, Index column, T value) { entries.push_back({row, column, value}); });
       std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
         return a.row != b.row ? a.row < b.row : a.column < b.column;
       });
-      many_ = SparseRows<T, Index>::from(entries, columns);
-      many_bytes_ = many_.bytes();
+      form.rows = SparseRows<V>::from(entries, scales_.empty() ? nullptr : scales_.data(), rows, columns, static_cast<int>(column_bytes));
+      form.bytes = form.rows.bytes();
     });
-    return many_;
+    return form.rows;
   }
 
-  bool bytes_;
-  std::vector<float> scales_;
+  const bool fast_;
+  const std::vector<float> scales_;
   OneLane one_;
-  mutable SparseRows<T, Index> many_;
-  mutable std::once_flag made_;
-  mutable std::atomic<size_t> many_bytes_{0};
+  mutable Made<float> for_8_, for_16_;
+  mutable Made<std::conditional_t<sizeof(T) == 1, Half, T>> for_32_;  // halves save loads, but cost instructions
+  mutable Made<Shifted> shorts_;
 };
 
 // A sparse matrix whose rows are looked up (an embedding).

@@ -1,11 +1,15 @@
 // A sparse matrix row by row (CSR), for many lanes: a non-zero is one multiply-accumulate of whole vectors.
 //
-// Two loads (x's lanes, the value) feed one or two multiply-accumulates; four non-zeros are under way at a time, so that
-// none waits for the sum of the one before, and rows are filled up to fours with zeros. Rows come in the order of their
-// length, so that the processor foresees where each ends.
+// Loads decide how fast: x's lanes, the value, the place in x. Columns are cut into tiles whose x stays in the
+// first-level cache. Four places come in one load, as offsets that an address takes as they are; two values that once
+// were 8 bits come in one load too. Rows of a tile come in the order of their length, so that the processor foresees
+// where each ends; lengths are filled up to even ones with zeros, and four sums are under way at a time, so that none
+// waits for the one before.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "arena.hpp"
@@ -20,114 +24,223 @@ struct Entry {
   T value;
 };
 
-template <class T, class Index>
+// A whole number of up to 8 bits as the upper half of a float, which holds it exactly.
+struct Half {
+  uint16_t bits;
+  explicit Half(float value = 0.0f) {
+    uint32_t all_bits;
+    std::memcpy(&all_bits, &value, 4);
+    bits = static_cast<uint16_t>(all_bits >> 16);
+  }
+};
+// A whole number of up to 8 bits times a power of two, twice, as a load alone then fills vectors of 16-bit numbers.
+struct Shifted {
+  int16_t first, second;
+  explicit Shifted(int value = 0) : first(static_cast<int16_t>(value)), second(first) {}
+};
+
+// V: how values are kept, float, Half or Shifted.
+template <class V>
 struct SparseRows {
-  struct Run {  // rows of one length, a multiple of four
+  static constexpr int kTileBytes = 42 << 10;  // of x: what the first-level cache holds
+  static constexpr int kMostColumns = 4096;    // of a tile: an offset is 16 times the column, in 16 bits
+  static constexpr bool kShifted = std::is_same_v<V, Shifted>, kScaled = std::is_same_v<V, float>;
+  static constexpr int kLongest = 96;  // shifted values in a row: see sparse_rows_short.hpp
+
+  struct Run {  // rows of one length
     int32_t length, count;
   };
-  int width = 0;  // columns of the matrix
-  std::vector<Run> runs;
-  std::vector<int32_t> rows;
-  std::vector<int32_t> sums;  // of each row's 8-bit values, for kernels whose bytes of x have an offset
-  AlignedVector<Index> columns;
-  AlignedVector<T> values;
+  struct Tile {
+    int32_t column, columns, runs;
+  };
+  int columns = 0;
+  std::vector<Tile> tiles;
+  std::vector<Run> runs;      // tile after tile
+  std::vector<int32_t> rows;  // run after run; a row comes twice if it is too long
+  std::vector<float> units;   // what the shifted values of each of `rows` are to be multiplied by
+  AlignedVector<uint16_t> offsets;
+  AlignedVector<V> values;
 
   size_t bytes() const {
-    return runs.size() * sizeof(Run) + (rows.size() + sums.size()) * 4 + columns.size() * sizeof(Index) +
-           values.size() * sizeof(T);
+    return tiles.size() * sizeof(Tile) + runs.size() * sizeof(Run) + (rows.size() + units.size()) * 4 + offsets.size() * 2 +
+           values.size() * sizeof(V);
   }
 
-  // Entries in the order of rows.
-  static SparseRows from(const std::vector<Entry<T, Index>>& entries, int width) {
+  // Entries in the order of rows, and of columns within a row. scales: one a row, null for none; they go into the values
+  // if these are floats. column_bytes: what x takes for a column.
+  template <class T, class Index>
+  static SparseRows from(const std::vector<Entry<T, Index>>& entries, const float* scales, int rows, int columns,
+                         int column_bytes) {
     SparseRows result;
-    result.width = width;
-    std::vector<std::pair<size_t, size_t>> spans;  // begin and end of each row
-    for (size_t i = 0; i < entries.size(); ++i) {
-      if (i == 0 || entries[i].row != entries[i - 1].row) spans.push_back({i, i});
-      ++spans.back().second;
-    }
-    auto length = [](const auto& span) { return static_cast<int32_t>((span.second - span.first + 3) / 4 * 4); };
-    std::stable_sort(spans.begin(), spans.end(), [&](const auto& a, const auto& b) { return length(a) > length(b); });
-    for (const auto& span : spans) {
-      if (result.runs.empty() || result.runs.back().length != length(span)) result.runs.push_back({length(span), 0});
-      ++result.runs.back().count;
-      result.rows.push_back(entries[span.first].row);
-      int32_t sum = 0;
-      for (size_t i = span.first; i < span.first + static_cast<size_t>(length(span)); ++i) {
-        const bool inside = i < span.second;
-        result.columns.push_back(entries[inside ? i : span.first].column);
-        result.values.push_back(inside ? entries[i].value : T{0});
-        sum += static_cast<int32_t>(result.values.back());
-      }
-      if (sizeof(T) == 1) result.sums.push_back(sum);
-    }
-    result.columns.shrink_to_fit();
-    result.values.resize(result.values.size() + 64);  // whole registers are read
+    result.columns = columns;
+    std::vector<size_t> next(static_cast<size_t>(rows) + 1);
+    for (const auto& entry : entries) ++next[static_cast<size_t>(entry.row) + 1];
+    for (int r = 0; r < rows; ++r) next[r + 1] += next[r];
+    const std::vector<size_t> ends(next.begin() + 1, next.end());
+    const int widest = std::min(kMostColumns, std::max(1, kTileBytes / column_bytes));
+    const int count = (columns + widest - 1) / widest, width = (columns + count - 1) / count;
+    for (int first = 0; first < columns; first += width)
+      result.add_tile(entries, scales, next, ends, first, std::min(width, columns - first));
+    result.offsets.shrink_to_fit();
     result.values.shrink_to_fit();
     return result;
   }
 
-  // y (rows, lanes) += scale[row] · (this x); scales may be null.
-  void apply(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
+  // y (rows, lanes) += scale[row] · (this x); floats are multiplied by their scales already. Rows of x and y lie `stride` apart.
+  void apply(const float* scales, const float* x, float* y, int lanes, int stride, Arena& arena) const {
     int lane = 0;
-    if (lanes == 2 * W) return apply_lanes<W, 2, 2 * W>(scales, x, y, lanes, arena);
-    if (lanes == 8) return apply_lanes<8 < W ? 8 : W, 8 < W ? 1 : 8 / W, 8>(scales, x, y, lanes, arena);
-    for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<W, 2, 0>(scales, x + lane, y + lane, lanes, arena);
-    for (; lane + W <= lanes; lane += W) apply_lanes<W, 1, 0>(scales, x + lane, y + lane, lanes, arena);
-    if (lane < lanes) apply_lanes<4, 1, 0>(scales, x + lane, y + lane, lanes, arena);
+    for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<2 * W>(scales, x + lane, y + lane, stride, arena);
+    for (; lane + W <= lanes; lane += W) apply_lanes<W>(scales, x + lane, y + lane, stride, arena);
+    for (; W > 8 && lane + 8 <= lanes; lane += 8) apply_lanes<8>(scales, x + lane, y + lane, stride, arena);
+    for (; lane < lanes; lane += 4) apply_lanes<4>(scales, x + lane, y + lane, stride, arena);
+  }
+
+  // Some of `rows`, of one length, with their entries.
+  struct Part {
+    const char* x;  // of the tile
+    const uint16_t* offset;
+    const V* value;
+    size_t first, count;  // of `rows`
+    int length;
+  };
+
+  // f(part) for all of them, where x takes `column_bytes` a column.
+  template <class F>
+  void each_part(const void* x, size_t column_bytes, F f) const {
+    const Run* run = runs.data();
+    Part part{nullptr, offsets.data(), values.data(), 0, 0, 0};
+    for (const Tile& tile : tiles) {
+      part.x = static_cast<const char*>(x) + static_cast<size_t>(tile.column) * column_bytes;
+      for (int k = 0; k < tile.runs; ++k, ++run) {
+        part.count = static_cast<size_t>(run->count);
+        part.length = run->length;
+        f(part);
+        part.first += part.count;
+        part.offset += part.count * run->length;
+        part.value += part.count * run->length;
+      }
+    }
   }
 
  private:
-  static constexpr int kAhead = 1024;  // 8-bit values are widened so many at a time: a load right behind its store waits
+  struct Span {  // of the entries: a row within a tile, or a piece of it
+    size_t begin, end;
+    int32_t length() const { return static_cast<int32_t>((end - begin + 1) / 2 * 2); }
+  };
 
-  // Stride: that of x and y where it is known beforehand, else 0.
-  template <int N, int K, int Stride>
-  void apply_lanes(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
-    Arena::Scope scope(arena);
-    const size_t stride = Stride > 0 ? Stride : static_cast<size_t>(lanes);
-    const Index* column = columns.data();
-    const T* packed = values.data();
-    const int longest = runs.empty() ? 0 : runs.front().length;
-    float* wide = sizeof(T) == 1 ? arena.take<float>(static_cast<size_t>(std::max(longest, kAhead)) + W) : nullptr;
-    const int32_t* row = rows.data();
-    for (const Run& run : runs)
-      for (int first = 0; first < run.count;) {
-        const int count = sizeof(T) == 1 ? std::min(std::max(1, kAhead / run.length), run.count - first) : run.count;
-        const int entries = count * run.length;
-        const float* value = reinterpret_cast<const float*>(packed);
-        if (sizeof(T) == 1) {
-          for (int i = 0; i < entries; i += W) store<W>(wide + i, widen<W>(packed + i));
-          value = wide;
-        }
-        for (int n = 0; n < count; ++n)
-          add_row<N, K>(column + n * run.length, value + n * run.length, run.length,
-                        scales == nullptr ? 1.0f : scales[row[n]], x, y + row[n] * stride, stride);
-        first += count;
-        row += count;
-        column += entries;
-        packed += entries;
+  template <class T, class Index>
+  void add_tile(const std::vector<Entry<T, Index>>& entries, const float* scales, std::vector<size_t>& next,
+                const std::vector<size_t>& ends, int first, int width) {
+    std::vector<Span> spans;
+    for (size_t row = 0; row < ends.size(); ++row) {
+      size_t begin = next[row], end = begin;
+      while (end < ends[row] && static_cast<int>(entries[end].column) < first + width) ++end;
+      next[row] = end;
+      for (; kShifted && end - begin > kLongest; begin += kLongest) spans.push_back({begin, begin + kLongest});
+      if (end > begin) spans.push_back({begin, end});
+    }
+    std::stable_sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.length() > b.length(); });
+    tiles.push_back({first, width, 0});
+    int length = 0;
+    for (const Span& span : spans) {
+      if (span.length() != length) runs.push_back({length = span.length(), 0}), ++tiles.back().runs;
+      ++runs.back().count;
+      rows.push_back(entries[span.begin].row);
+      std::conditional_t<kScaled, float, int> factor = 1;
+      if constexpr (kScaled)
+        if (scales != nullptr) factor = scales[entries[span.begin].row];
+      if constexpr (kShifted) {
+        int sum = 0;
+        for (size_t i = span.begin; i < span.end; ++i) sum += std::abs(static_cast<int>(entries[i].value));
+        while (factor < 256 && 2 * factor * sum <= 32000) factor *= 2;
+        units.push_back(1.0f / static_cast<float>(factor));
       }
-  }
-
-  // y += scale · Σ value · x[column]
-  template <int N, int K>
-  static inline void add_row(const Index* column, const float* value, int length, float scale, const float* x, float* y,
-                             size_t stride) {
-    Vec<N> sums[4][K] = {};
-    for (int i = 0; i < length; i += 4)
-#pragma GCC unroll 4
-      for (int u = 0; u < 4; ++u) {
-        const float* from = x + column[i + u] * stride;
-        const Vec<N> factor = all<N>(value[i + u]);
-#pragma GCC unroll 2
-        for (int k = 0; k < K; ++k) sums[u][k] += factor * load<N>(from + k * N);
+      for (size_t i = span.begin; i < span.begin + static_cast<size_t>(length); ++i) {
+        const auto& entry = entries[std::min(i, span.end - 1)];
+        offsets.push_back(static_cast<uint16_t>((static_cast<int>(entry.column) - first) * 16));
+        values.push_back(i < span.end ? V(entry.value * factor) : V{});
       }
-#pragma GCC unroll 2
-    for (int k = 0; k < K; ++k) {
-      const Vec<N> total = (sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]);
-      store<N>(y + k * N, load<N>(y + k * N) + all<N>(scale) * total);
     }
   }
+
+  // P lanes of x and y, whose rows lie `stride` apart.
+  template <int P>
+  void apply_lanes(const float* scales, const float* x, float* y, int stride, Arena& arena) const {
+    constexpr int N = P < W ? P : W, K = P / N;
+    Arena::Scope scope(arena);
+    if (stride != P) {  // together, or half of the cache would stay empty
+      float* packed = arena.take<float>(static_cast<size_t>(columns) * P);
+      for (int j = 0; j < columns; ++j)
+        for (int k = 0; k < K; ++k)
+          store<N>(packed + static_cast<size_t>(j) * P + k * N, load<N>(x + static_cast<size_t>(j) * stride + k * N));
+      x = packed;
+    }
+    each_part(x, P * sizeof(float), [&](const Part& part) {
+      add_rows<N, K>(part.x, part.offset, part.value, part.length, rows.data() + part.first, part.count, scales, y,
+                     static_cast<size_t>(stride));
+    });
+  }
+
+  // y[row] += scale[row] · Σ value · x[place]. A function of its own, or the compiler runs out of registers.
+  template <int N, int K>
+  __attribute__((noinline)) static void add_rows(const char* x, const uint16_t* offset, const V* value, int length,
+                                                 const int32_t* row, size_t count, const float* scales, float* y,
+                                                 size_t stride) {
+    const bool odd = length % 4 != 0;
+    for (; count > 0; --count, ++row) {
+      Vec<N> sums[4][K] = {};
+      for (int i = length; i >= 4; i -= 4, offset += 4, value += 4) {
+        uint64_t four;
+        std::memcpy(&four, offset, 8);
+        add_two<N, K>(x, four & 0xffff, four >> 16 & 0xffff, value, sums);
+        add_two<N, K>(x, four >> 32 & 0xffff, four >> 48, value + 2, sums + 2);
+      }
+      if (odd) {
+        add_two<N, K>(x, offset[0], offset[1], value, sums);
+        offset += 2, value += 2;
+      }
+      const Vec<N> scale = all<N>(kScaled ? 1.0f : scales[*row]);
+      float* to = y + *row * stride;
+#pragma GCC unroll 2
+      for (int k = 0; k < K; ++k) {
+        const Vec<N> total = (sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]);
+        store<N>(to + k * N, load<N>(to + k * N) + scale * total);
+      }
+    }
+  }
+
+  template <int N, int K>
+  static inline void add_two(const char* x, size_t first, size_t second, const V* value, Vec<N> (*sums)[K]) {
+    Vec<N> factor[2];
+    two_values<N>(value, factor);
+#pragma GCC unroll 2
+    for (int u = 0; u < 2; ++u) {
+      asm volatile("" : "+r"(x));  // in the order written: it is the instructions that count
+      const float* from = reinterpret_cast<const float*>(x + (u == 0 ? first : second) * (N * K / 4));
+#pragma GCC unroll 2
+      for (int k = 0; k < K; ++k) {
+        Vec<N> lanes = load<N>(from + k * N);
+#if defined(__AVX512VL__)
+        if (K == 1) asm("" : "+v"(lanes));  // so that the multiply-accumulate loads, and spreads, the value
+#endif
+        sums[u][k] += factor[u] * lanes;
+      }
+    }
+  }
+  template <int N>
+  static inline void two_values(const float* value, Vec<N>* factor) {
+    factor[0] = all<N>(value[0]);
+    factor[1] = all<N>(value[1]);
+  }
+  template <int N>
+  static inline void two_values(const Half* value, Vec<N>* factor) {
+    float both;
+    std::memcpy(&both, value, 4);
+    const IntVec<N> bits = (IntVec<N>)all<N>(both);
+    factor[0] = (Vec<N>)(bits << 16);
+    factor[1] = (Vec<N>)(bits & (int32_t)0xffff0000);
+  }
+  static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "offsets are read four at a time");
 };
 
 }  // namespace dopant

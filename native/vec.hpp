@@ -49,6 +49,22 @@ inline float sum(Vec<N> v) {
   return total;
 }
 
+// The smaller or larger of x and a limit; a NaN stays.
+template <int N>
+inline Vec<N> at_most(Vec<N> x, float limit) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return (Vec<N>)_mm512_min_ps(_mm512_set1_ps(limit), (__m512)x);
+#endif
+  return x > limit ? all<N>(limit) : x;
+}
+template <int N>
+inline Vec<N> at_least(Vec<N> x, float limit) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return (Vec<N>)_mm512_max_ps(_mm512_set1_ps(limit), (__m512)x);
+#endif
+  return x < limit ? all<N>(limit) : x;
+}
+
 // 1 / x to the last bit or two, for x far from the ends of the range: a division takes as long as sixteen multiplications.
 template <int N>
 inline Vec<N> reciprocal(Vec<N> x) {

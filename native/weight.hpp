@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 
 #include "arena.hpp"
@@ -27,6 +28,11 @@ class Weight {
   virtual ~Weight() = default;
   // y += W x.
   virtual void apply(const float* x, float* y, int lanes) const = 0;
+  // y = W x.
+  virtual void set(const float* x, float* y, int lanes) const {
+    std::memset(y, 0, sizeof(float) * static_cast<size_t>(rows) * lanes);
+    apply(x, y, lanes);
+  }
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;
   // Bytes held.
