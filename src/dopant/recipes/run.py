@@ -16,6 +16,7 @@ from dopant.evaluate import perplexity
 from dopant.layers import slots
 from dopant.models import LanguageModel
 from dopant.plan.apply import apply_plan
+from dopant.plan.methods import method_named
 from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
 from dopant.recipes.places import Places, begin, check_claim, is_finished
@@ -140,7 +141,7 @@ def run_recipe(
             force=force or resume,
         )
     processes.wait()
-    record = make_record(command, seed=recipe.seed, device=device, started=started)
+    record = make_record(command, seed=recipe.seed, device=device_name(device), started=started)
     report = Report(
         protocol=make_protocol(recipe, setting, record, resumed=resumed),
         rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
@@ -158,6 +159,11 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         first = (str(error).strip().splitlines() or ["not available"])[0]
         raise InputError(f"device {device!r} cannot be used ({first}); cpu always can") from None
+
+
+def device_name(device: str) -> str:
+    """What a record calls the device: the accelerator by its model name, the processor `cpu`."""
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
 
 
 def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Sequence[str] = ()) -> Report:
@@ -182,29 +188,21 @@ def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Seq
 def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: bool = False) -> Protocol:
     """All that has to be equal for perplexities to be comparable."""
     distils = recipe.training.distillation.weight > 0.0
-    texts, training, plan = setting.texts, recipe.training, setting.plan
+    texts, plan = setting.texts, setting.plan
     target = plan.target
     wanted = "none" if target is None else f"{target.factor:g}x" if target.bytes is None else f"{target.bytes} bytes"
     return Protocol(
         **record.model_dump(),
-        model=recipe.model.size or f"{recipe.model.layers}×{recipe.model.hidden}",
+        **schedule(recipe),
         corpus=texts.corpus.name,
         checksum=texts.corpus.checksum,
         source=texts.corpus.source,
         tokens=Tokens(train=len(texts.train), valid=len(texts.valid), test=len(texts.test)),
         vocabulary=texts.tokenizer.size,
         tokenizer=texts.tokenizer.kind,
-        batch=training.batch,
-        unroll=training.unroll,
         state_carried=True,
         valid_batch=evaluation_batch("valid"),
         test_batch=evaluation_batch("test"),
-        epochs=training.epochs,
-        optimiser=(
-            f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
-            f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
-        ),
-        start=recipe.start,
         distillation=Distillation(**recipe.training.distillation.model_dump()) if distils else None,
         target=wanted,
         count=recipe.count if target is None or target.bytes is None else "bytes",
@@ -212,6 +210,22 @@ def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: 
         storage=str(plan.storage),
         resumed=resumed,
     )
+
+
+def schedule(recipe: Recipe) -> dict[str, Any]:
+    """The part of the protocol that the recipe alone decides."""
+    training = recipe.training
+    return {
+        "model": recipe.model.size or f"{recipe.model.layers}×{recipe.model.hidden}",
+        "batch": training.batch,
+        "unroll": training.unroll,
+        "epochs": training.epochs,
+        "optimiser": (
+            f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
+            f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
+        ),
+        "start": recipe.start,
+    }
 
 
 def meet_byte_target(model: LanguageModel, plan: Plan) -> None:
@@ -299,8 +313,17 @@ LABELS = {
 def label(recipe: Recipe) -> str:
     """The method's name for readers, with what sets this run apart."""
     settings, dropout = recipe.training, recipe.training.co_matrix_dropout
-    name = LABELS.get(recipe.method, recipe.method)
+    name = LABELS.get(recipe.method, recipe.method) + _layout(recipe)
     if dropout.rate > 0.0:
         of = "" if dropout.path == "both" else f" of {dropout.path}"
         name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}"
     return name + (", distilled" if settings.distillation.weight > 0.0 else "")
+
+
+def _layout(recipe: Recipe) -> str:
+    """Of what the structures are, where the recipe says so: the method has its own idea of that."""
+    options = recipe.structure or {}
+    per_gate = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
+    if recipe.joint == method_named(recipe.method).joint:
+        return per_gate
+    return (", x and h together" if recipe.joint else ", x and h apart") + per_gate

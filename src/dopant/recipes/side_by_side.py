@@ -33,6 +33,7 @@ class Job:
         recipe, out, dense: as `run_recipe` takes them.
         after: the name of a job that must be done first, because `dense` is its folder.
         trained: the model is in `out` already and is only to be evaluated.
+        options: further arguments of `run_recipe` for this job alone.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Job:
     dense: Path | None = None
     after: str | None = None
     trained: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def run_jobs(
     threads: int = 1,
     options: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
+    on_end: Callable[[str, Report | DopantError], None] | None = None,
 ) -> dict[str, Report | DopantError]:
     """Run all jobs, at most `workers` at a time; a job that fails does not stop the others.
 
@@ -82,6 +85,7 @@ def run_jobs(
         threads: threads that torch uses in each.
         options: further arguments of `run_recipe`.
         listener: told twice a second how all of them stand.
+        on_end: told of each job as it ends, while others still run; what it raises ends them all.
 
     Returns:
         by job name the report, or the error that ended it.
@@ -94,6 +98,7 @@ def run_jobs(
         raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {', '.join(free)}")
     context = _context()
     waiting = list(jobs)
+    told: set[str] = set()
     running: dict[str, _Running] = {}
     ended: dict[str, Report | DopantError] = {}
     try:
@@ -106,7 +111,7 @@ def run_jobs(
                     ended[job.name] = TrainingError(f"{job.name} needs the model of {job.after}, which failed")
                     continue
                 receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, job, corpus, threads, dict(options or {}))
+                arguments = (sender, job, corpus, threads, {**(options or {}), **job.options})
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 process.start()
                 sender.close()
@@ -114,6 +119,10 @@ def run_jobs(
             wait_for([r.answer for r in running.values()], timeout=_POLL_SECONDS)
             for name in [name for name, r in running.items() if r.answer.poll() or not r.process.is_alive()]:
                 ended[name] = _answer(running.pop(name))
+            for name in [name for name in ended if name not in told]:
+                told.add(name)
+                if on_end is not None:
+                    on_end(name, ended[name])
             if listener is not None:
                 listener(_standings(jobs, running, ended))
     finally:
