@@ -57,7 +57,7 @@ def results(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show how every run stands; change nothing.")] = False,
     tables_only: Annotated[
-        bool, typer.Option("--tables-only", help="Run nothing; join the records there are.")
+        bool, typer.Option("--tables-only", help="Run nothing; join what is there.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,

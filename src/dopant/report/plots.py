@@ -25,6 +25,7 @@ from dopant.report.drawing import (
 from dopant.report.report import PathPoint, Report, Row
 from dopant.report.svg import COLOURS, Picture, render
 
+_FACTORS = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000)  # ticks
 _HUES = [name for name in COLOURS if name.startswith("hue")]
 
 
@@ -157,7 +158,7 @@ def loss_against_factor(report: Report, width: int, name: str) -> str | None:
         axes.set_ylim(low - margin, high + margin)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.percent(value).replace(".0 ", " ")))
-        ticks = sorted({round(factor) for factor in factors})
+        ticks = [tick for tick in _FACTORS if min(factors) / 1.05 <= tick <= max(factors) * 1.05]
         axes.set_xticks(ticks, [f"{tick}×" for tick in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.axhline(0.0, color=COLOURS["muted"], linewidth=0.9, dashes=(4, 3))
