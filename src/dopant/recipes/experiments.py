@@ -153,10 +153,9 @@ def read_experiment(path: str | Path) -> Experiment:
     """
     given = Path(path)
     file = given if given.suffix in (".yaml", ".yml") else given / FILE
-    try:
-        document = read_yaml(read_text(file), str(file))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"there is no experiment at {given}; needed is a folder with {FILE} and recipes") from None
+    if not file.is_file():
+        raise InputError(f"there is no experiment at {given}; needed is a folder with {FILE} and recipes")
+    document = read_yaml(read_text(file), str(file))
     if document.data is None and not document.mistakes:
         document.mistake(0, (), "the experiment is empty; write its rows, each with its seeds")
     content = checked(ExperimentFile, document)
