@@ -108,9 +108,10 @@ def test_what_is_done_is_not_made_again(place: Path, corpus: Corpus, snapshot: S
 
 
 def test_a_recipe_that_has_changed_makes_its_records_out_of_date(place: Path, corpus: Corpus) -> None:
-    """Not so prose; and a record that is out of date is no part of the table until it is made again."""
+    """Not so what changes no number; and such a record is no part of the table until it is made again."""
     recipe = place / "experiments" / "small-one" / "lmf.yaml"
-    recipe.write_text(recipe.read_text() + "description: said otherwise\n")
+    prose = recipe.read_text().replace("checkpoint_every: 10", "checkpoint_every: 0")
+    recipe.write_text(prose + "description: said otherwise\n")
     assert set(states(again(place, corpus, dry_run=True)).values()) == {"done"}
     recipe.write_text(recipe.read_text() + "structure: {rank: 1}\n")
     found = again(place, corpus, dry_run=True)
@@ -120,13 +121,13 @@ def test_a_recipe_that_has_changed_makes_its_records_out_of_date(place: Path, co
     assert state.why.startswith("structure is {'rank': 1}, was None; made by ")
     assert found.report is not None
     assert [row.method for row in found.report.rows] == ["dense"]
-    found = again(place, corpus, rows=["lmf"], seeds=[0])
+    again(place, corpus, rows=["lmf"], seeds=[0])
     assert states(again(place, corpus, dry_run=True))["lmf-seed0"] == "done"
     assert states(again(place, corpus, dry_run=True))["lmf-seed1"] == "out of date"
     record = read_report(place / "records" / "lmf-seed0.json")
     assert record.run is not None
     assert record.run.recipe["structure"] == {"rank": 1}
-    assert record.rows[0].weights[1].structure.startswith("rank 1") or "1" in record.rows[0].weights[1].structure
+    assert record.rows[0].weights[1].structure == "rank 1"
 
 
 def test_another_text_makes_records_out_of_date(place: Path, corpus: Corpus) -> None:

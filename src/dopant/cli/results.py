@@ -56,9 +56,7 @@ def results(
         bool, typer.Option("--replace", help="Make again also what other code has made, or no recipe is known of.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show how every run stands; change nothing.")] = False,
-    tables_only: Annotated[
-        bool, typer.Option("--tables-only", help="Run nothing; join what is there.")
-    ] = False,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Run nothing; join what is there.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -31,8 +31,11 @@ from dopant.report.svg import standalone
 from dopant.report.writing import write_text
 
 JOBS_ON_A_GPU = 4  # an LSTM's step is many small kernels: one run leaves most of a GPU idle
-_NO_NUMBER = ("description", "corpus", "seed")
-"""Keys of a recipe that are not compared: prose, and what a record has of its own (the text's checksum, the seed)."""
+_NOT_KEPT = ("description", "corpus", "seed")
+"""Keys of a recipe that its record has in another form, or does not need: prose, the text's checksum, the seed."""
+
+_NO_NUMBER = (*_NOT_KEPT, "training.checkpoint_every", "training.trace_every")
+"""Keys of a recipe that change no number of a record."""
 
 StateName = Literal["done", "missing", "out of date", "older code", "another's"]
 
@@ -330,7 +333,7 @@ def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
         model=report.protocol.model,
         seed=trial.seed,
         epochs=report.protocol.epochs,
-        recipe={key: value for key, value in trial.recipe.model_dump(mode="json").items() if key not in _NO_NUMBER},
+        recipe={key: value for key, value in trial.recipe.model_dump(mode="json").items() if key not in _NOT_KEPT},
     )
     return report.model_copy(update={"run": run})
 

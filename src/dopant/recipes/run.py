@@ -38,7 +38,7 @@ from dopant.report.report import (
 )
 from dopant.storage.folder import load_model, save
 from dopant.storage.inspect import inspect
-from dopant.structures import Doped, Sparse, Structure
+from dopant.structures import Doped, DopedWeight, Sparse, SparseWeight, Structure, StructuredWeight
 from dopant.train.loop import Run, train
 from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
 from dopant.train.processes import Processes
@@ -267,6 +267,7 @@ def describe_folder(
         model_parameters=found.parameters,
         model_bytes=found.stored_bytes,
         nonzeros=sum(nonzeros(w.structure) for w in scope),
+        nonzeros_in_file=sum(count_nonzeros(slot.weight) for slot in slots(model) if slot.name in planned),
         perplexity_valid=setting.texts.perplexity(model, "valid"),
         perplexity_test=setting.texts.perplexity(model, "test"),
         loss_percent=None,
@@ -294,6 +295,12 @@ def nonzeros(structure: Structure) -> int:
     if isinstance(structure, Sparse):
         return structure.nonzeros
     return structure.overlay.nonzeros if isinstance(structure, Doped) else 0
+
+
+def count_nonzeros(weight: StructuredWeight) -> int:
+    """Entries that are not zero of a loaded weight's overlay, or of a pruned matrix."""
+    overlay = weight.overlay if isinstance(weight, DopedWeight) else weight
+    return int(torch.count_nonzero(overlay.values)) if isinstance(overlay, SparseWeight) else 0
 
 
 LABELS = {

@@ -137,6 +137,7 @@ class Row(Kept):
         method: its name on the command line.
         label: its name for readers.
         parameters, stored_bytes, nonzeros: of the weights in scope, as stored.
+        nonzeros_in_file: how many of these are not zero, counted in the file: 8 bits may round one to it.
         parameter_factor, byte_factor: dense over compressed, of the weights in scope; bytes against float32.
         file_bytes: size of `model.safetensors`, the whole model.
         model_parameters, model_bytes: of all tensors of the model.
@@ -157,6 +158,7 @@ class Row(Kept):
     model_parameters: Count
     model_bytes: Count
     nonzeros: Count = 0
+    nonzeros_in_file: Count | None = None
     perplexity_valid: Number
     perplexity_test: Number
     loss_percent: Number
