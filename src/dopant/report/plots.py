@@ -147,7 +147,7 @@ def loss_against_factor(report: Report, width: int, name: str) -> str | None:
 
     def paint(picture: Picture) -> None:
         axes = make_axes(
-            picture, left=44, right=min(45 + CHARACTER * max(map(len, lines)), 0.47 * width), top=40, bottom=48
+            picture, left=60, right=min(45 + CHARACTER * max(map(len, lines)), 0.47 * width), top=40, bottom=48
         )
         everything = [point for line in lines.values() for point in line]
         factors, losses = [point[0] for point in everything], [point[1] for point in everything]
