@@ -82,6 +82,12 @@ EXPERIMENT_RECIPES: dict[str, dict[str, Any]] = {
     "dense": {"method": "dense"},
     "lmf": {"method": "lmf", "target": "4x", "count": "parameters"},
     "pruning": {"method": "pruning", "target": "5x", "count": "parameters"},
+    "doped": {
+        "method": "doped-kronecker",
+        "target": "5x",
+        "count": "parameters",
+        "training": {"co_matrix_dropout": {"rate": 0.1}},
+    },
     "bytes": {"method": "lmf", "target": "5x", "count": "bytes"},
     "longer": {"method": "lmf", "count": "parameters", "training": {"epochs": 2}},
     "longest": {"method": "lmf", "target": "4x", "count": "parameters", "training": {"epochs": 20}},

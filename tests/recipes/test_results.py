@@ -107,14 +107,18 @@ def test_what_is_done_is_not_made_again(place: Path, corpus: Corpus, snapshot: S
     assert snapshot(place) == before
 
 
-def test_a_recipe_that_has_changed_makes_its_records_out_of_date(place: Path, corpus: Corpus) -> None:
+def test_a_recipe_that_has_changed_makes_its_records_out_of_date(
+    place: Path, corpus: Corpus, snapshot: Snapshot
+) -> None:
     """Not so what changes no number; and such a record is no part of the table until it is made again."""
     recipe = place / "experiments" / "small-one" / "lmf.yaml"
     prose = recipe.read_text().replace("checkpoint_every: 10", "checkpoint_every: 0")
     recipe.write_text(prose + "description: said otherwise\n")
     assert set(states(again(place, corpus, dry_run=True)).values()) == {"done"}
     recipe.write_text(recipe.read_text() + "structure: {rank: 1}\n")
+    before = snapshot(place)
     found = again(place, corpus, dry_run=True)
+    assert snapshot(place) == before
     assert states(found)["lmf-seed0"] == "out of date"
     assert states(found)["dense-seed0"] == "done"
     state = found.states[1]
@@ -180,13 +184,13 @@ def test_an_old_record_that_contradicts_the_recipe_is_no_part_of_the_table(place
     assert [len(row.seeds) for row in found.report.rows] == [2, 1]
 
 
-@pytest.mark.parametrize("content", ["{}", "not json", None])
+@pytest.mark.parametrize("content", ["{}", "not json", "lmf-seed1.json", "lmf-2x-seed0.json", "report.json"])
 def test_a_file_that_is_no_record_of_the_run_is_left_alone(
-    content: str | None, place: Path, corpus: Corpus, snapshot: Snapshot
+    content: str, place: Path, corpus: Corpus, snapshot: Snapshot
 ) -> None:
     file = place / "records" / "lmf-seed0.json"
-    if content is None:
-        shutil.copy(place / "records" / "lmf-seed1.json", file)
+    if content.endswith(".json"):
+        shutil.copy(place / "records" / content, file)
     else:
         file.write_text(content)
     before = snapshot(place / "records")["lmf-seed0.json"]
@@ -295,3 +299,15 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert 1 <= module._workers("cuda") <= module.JOBS_ON_A_GPU
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     assert module._device("auto") == "cpu"
+
+
+@pytest.mark.gpu
+def test_runs_share_a_gpu(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    """With every path that a row can take there: rows dropped, an overlay annealed, a checkpoint."""
+    folder = write("rows: {dense: [0], doped: [0], pruning: [0]}\n")
+    found = run(folder, tmp_path, corpus, device="auto")
+    assert found.report is not None
+    assert [row.method for row in found.report.rows] == ["dense", "doped-kronecker", "pruning"]
+    record = read_report(tmp_path / "records" / "doped-seed0.json")
+    assert record.protocol.machine.device == module.torch.cuda.get_device_name()
+    assert record.protocol.command.endswith("--device cuda")

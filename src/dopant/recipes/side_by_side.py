@@ -155,6 +155,8 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
             answer.send(run_recipe(job.recipe, corpus, job.out, dense=job.dense, **options))
     except DopantError as error:
         answer.send((type(error), str(error)))
+    except torch.OutOfMemoryError:
+        answer.send((TrainingError, f"{job.name}: the accelerator's memory is full; resume with fewer jobs"))
     except OSError as error:
         answer.send((TrainingError, f"{job.name}: {os.strerror(error.errno or 0)}: {error.filename or job.out}"))
 
