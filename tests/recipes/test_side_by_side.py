@@ -75,11 +75,12 @@ def test_each_job_is_told_as_it_ends_and_may_have_options_of_its_own(
         jobs,
         corpus,
         workers=1,
-        options={"command": ["all"]},
+        options={"command": ["all"], "code": ("f" * 40, False)},
         on_end=lambda name, report: there.append((name, (tmp_path / "second").exists())),
     )
     assert there == [("first", False), ("second", True)]
     commands = {name: report.protocol.command for name, report in ended.items() if isinstance(report, Report)}
+    assert {r.protocol.commit for r in ended.values() if isinstance(r, Report)} == {"f" * 40}
     assert commands == {"first": "dopant train first", "second": "dopant all"}
 
 

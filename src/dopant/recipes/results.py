@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.drawing import WIDE
 from dopant.report.join import join_seeds
 from dopant.report.plots import loss_against_factor
-from dopant.report.records import find_commit
+from dopant.report.records import find_code
 from dopant.report.report import ExperimentRun, Report, read_report, write_report
 from dopant.report.svg import standalone
 from dopant.report.writing import write_text
@@ -135,8 +134,9 @@ def results(
             raise InputError(f"{place} is a file, and a folder is needed; choose another place")
     text = _text(found, corpus)
     states: list[State] = []
+    code, _ = find_code()
     for trial in found.trials:
-        state = _state(trial, found, records, text)
+        state = _state(trial, found, records, text, code)
         wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
         states.append(dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only))
     if announce is not None:
@@ -217,7 +217,8 @@ def _file(records: Path, trial: Trial) -> Path:
     return records / f"{trial.name}.json"
 
 
-def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError) -> State:
+def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError, code: str = "") -> State:
+    """How a run stands, where `code` is the commit that runs now."""
     file = _file(records, trial)
     if not os.path.lexists(file):
         return State(trial.name, "missing", "")
@@ -241,18 +242,13 @@ def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | D
     if (run.experiment, run.row, run.seed) != (experiment.name, trial.row, trial.seed):
         return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
     theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
-    other_code = theirs != (version.VERSION, _commit()[0], False)
+    other_code = theirs != (version.VERSION, code, False)
     changed = _changed(run.recipe, trial.recipe)
     if isinstance(text, Corpus) and protocol.checksum != text.checksum:
         changed = ", ".join(filter(None, [changed, f"the text has sha256 {text.checksum[:12]} now"]))
     if changed:
         return found("out of date", f"{changed}; {made}", other_code=other_code)
     return found("done", made, counts=True, other_code=other_code)
-
-
-@functools.cache
-def _commit() -> tuple[str, bool]:
-    return find_commit(Path(version.__file__).parent)
 
 
 def _code(record: Report) -> str:

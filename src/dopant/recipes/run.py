@@ -23,7 +23,7 @@ from dopant.recipes.places import Places, begin, check_claim, is_finished
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
-from dopant.report.records import Record, make_record
+from dopant.report.records import Record, find_code, make_record
 from dopant.report.report import (
     CurvePoint,
     Distillation,
@@ -58,6 +58,7 @@ def run_recipe(
     device: str = "cpu",
     announce: Callable[[Plan], None] | None = None,
     command: Sequence[str] = (),
+    code: tuple[str, bool] | None = None,
 ) -> Report:
     """Train a recipe's model, write its folder, and evaluate what was written.
 
@@ -72,6 +73,7 @@ def run_recipe(
         device: where to train, if not the accelerator's; evaluation is on the CPU, from the file.
         announce: told the plan before anything is done.
         command: the arguments after `dopant` that ask for this run, for the record.
+        code: the commit that runs, and whether it has changes; None to look now, before anything is done.
 
     Returns:
         a report of one row, `loss_percent` left open: it takes a dense row to compare with.
@@ -83,6 +85,7 @@ def run_recipe(
         FileError: a log, checkpoint or model cannot be written.
     """
     started = datetime.now(UTC)
+    code = code or find_code()
     places, processes = Places.of(out), Processes(accelerator)
     check_claim(places, force=force, resume=resume)
     device = device if accelerator is None else str(accelerator.device)
@@ -141,7 +144,7 @@ def run_recipe(
             force=force or resume,
         )
     processes.wait()
-    record = make_record(command, seed=recipe.seed, device=device_name(device), started=started)
+    record = make_record(command, seed=recipe.seed, device=device_name(device), started=started, code=code)
     report = Report(
         protocol=make_protocol(recipe, setting, record, resumed=resumed),
         rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),

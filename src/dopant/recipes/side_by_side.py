@@ -18,6 +18,7 @@ from dopant.errors import DopantError, InputError, TrainingError
 from dopant.recipes.places import Places
 from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
+from dopant.report.records import find_code
 from dopant.report.report import Report
 
 _POLL_SECONDS = 0.5
@@ -97,6 +98,7 @@ def run_jobs(
     if stuck := [job for job in jobs if job.after is not None and job.after not in free]:
         raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {', '.join(free)}")
     context = _context()
+    options = {"code": find_code(), **(options or {})}  # of all: later ones run what is loaded now
     waiting = list(jobs)
     told: set[str] = set()
     running: dict[str, _Running] = {}
@@ -111,7 +113,7 @@ def run_jobs(
                     ended[job.name] = TrainingError(f"{job.name} needs the model of {job.after}, which failed")
                     continue
                 receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, job, corpus, threads, {**(options or {}), **job.options})
+                arguments = (sender, job, corpus, threads, {**options, **job.options})
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 process.start()
                 sender.close()
