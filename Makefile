@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
+EXPERIMENTS ?= $(patsubst %/experiment.yaml,%,$(wildcard experiments/*/experiment.yaml))
 
-.PHONY: demo test check native native-test format format-check lint types contracts slow readme clean
+.PHONY: demo test check native native-test format format-check lint types contracts slow results readme clean
 
 $(READY): pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit("dopant needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -48,6 +49,12 @@ types: $(READY)
 
 contracts: $(READY)
 	$(BIN)/lint-imports
+
+# Every record that is missing or out of date, then the tables: days on a processor, hours on a GPU. For one experiment,
+# on a text elsewhere: make results EXPERIMENTS=experiments/ptb-small RESULTS="--corpus my-texts/ptb".
+results: native
+	for experiment in $(EXPERIMENTS); do $(BIN)/dopant results $$experiment $(RESULTS) || exit; done
+	$(BIN)/python docs/readme.py
 
 readme: $(READY)
 	$(BIN)/python docs/readme.py

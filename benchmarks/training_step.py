@@ -1,6 +1,7 @@
-"""A training step of the doped LSTM against torch's dense one, interleaved in one run.
+"""A training step of the doped LSTM against torch's dense one (cuDNN's on a GPU), interleaved in one run.
 
 python benchmarks/training_step.py results/benchmarks/training-step.json
+python benchmarks/training_step.py results/benchmarks/training-step-cuda.json cuda
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dopant.layers import LSTM, slots
+from dopant.recipes.run import check_device, device_name
 from dopant.report.records import make_record
 from dopant.structures import DopedWeight, Kronecker, MaskedWeight
 from dopant.train.co_matrix_dropout import RowMasks
@@ -43,19 +45,22 @@ def step_of(lstm: nn.Module, x: Tensor, draw: Callable[[], None]) -> Callable[[]
         lstm.zero_grad(set_to_none=True)
         draw()
         lstm(x)[0].sum().backward()
+        if x.is_cuda:  # which is only told what to do, and does it later
+            torch.cuda.synchronize()
 
     return step
 
 
-def main(path: Path) -> None:
+def main(path: Path, device: str = "cpu") -> None:
+    check_device(device)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    x = torch.randn(STEPS, BATCH, HIDDEN, requires_grad=True)  # as what comes from an embedding
-    plain, masked = doped_lstm(), doped_lstm()
+    x = torch.randn(STEPS, BATCH, HIDDEN, device=device, requires_grad=True)  # as what comes from an embedding
+    plain, masked = doped_lstm().to(device), doped_lstm().to(device)
     masks = RowMasks(masked, CoMatrixDropout(rate=0.1), 10)
     generator = torch.Generator().manual_seed(0)
     cases = {
-        "dense nn.LSTM": step_of(nn.LSTM(HIDDEN, HIDDEN, LAYERS), x, lambda: None),
+        "dense nn.LSTM": step_of(nn.LSTM(HIDDEN, HIDDEN, LAYERS).to(device), x, lambda: None),
         "doped": step_of(plain, x, lambda: None),
         "doped, co-matrix dropout": step_of(
             masked, x, lambda: masks.draw(0, generator, (STEPS, BATCH), slice(0, BATCH))
@@ -82,10 +87,12 @@ def main(path: Path) -> None:
             f"of the processor {busy:.1f} ms, {busy / dense_cpu:.2f}x dense"
         )
     shape = {"hidden": HIDDEN, "layers": LAYERS, "batch": BATCH, "steps": STEPS, "factor": FACTOR, "threads": 1}
-    record = json.loads(make_record([], seed=0).model_dump_json()) | {"command": "python " + " ".join(sys.argv)}
+    record = json.loads(make_record([], seed=0, device=device_name(device)).model_dump_json()) | {
+        "command": "python " + " ".join(sys.argv)
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": record}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

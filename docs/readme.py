@@ -1,11 +1,13 @@
 """Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`.
 
 `table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part; `bench` is
-a benchmark.
+a benchmark; `factors` the picture of an experiment's sweep. The record of an experiment that has not been run yet may
+be missing; then the page says how to make it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from dopant.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = re.compile(r"(<!-- (table|curves|bench): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|curves|bench|factors): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def curves_table(report: Report) -> str:
@@ -29,11 +31,30 @@ def curves_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def filled(text: str) -> str:
-    """The text with every table as its record has it now."""
+def not_yet(record: str) -> str | None:
+    """How to make the record of an experiment that is missing; None for any other."""
+    name = Path(record).parent.name
+    if (ROOT / record).exists() or not (ROOT / "experiments" / name / "experiment.yaml").exists():
+        return None
+    return f"*Not measured yet: `dopant results experiments/{name}` makes it.*"
+
+
+def picture(record: str, page: Path) -> str:
+    """The picture beside a sweep's record, as a link from the page."""
+    file = (ROOT / record).with_suffix(".svg")
+    read_report(ROOT / record)
+    return f"![Loss of perplexity against the factor]({os.path.relpath(file, page.parent)})"
+
+
+def filled(text: str, page: Path = ROOT / "README.md") -> str:
+    """The text of a page with every table as its record has it now."""
 
     def table(match: re.Match[str]) -> str:
-        if match[2] == "bench":
+        if (missing := not_yet(match[3])) is not None:
+            made = missing
+        elif match[2] == "factors":
+            made = picture(match[3], page)
+        elif match[2] == "bench":
             made = bench_markdown(read_kept(ROOT / match[3], Bench))
         else:
             report = read_report(ROOT / match[3])
@@ -45,4 +66,4 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write_text(filled(page.read_text()))
+        page.write_text(filled(page.read_text(), page))

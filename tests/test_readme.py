@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from dopant.errors import InputError
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import readme  # noqa: E402
@@ -45,7 +47,14 @@ def test_the_python_example_runs_and_keeps_its_promise(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
 def test_tables_come_from_records(page: Path) -> None:
-    assert page.read_text() == readme.filled(page.read_text()), f"{page.name} is stale; run make readme"
+    assert page.read_text() == readme.filled(page.read_text(), page), f"{page.name} is stale; run make readme"
+
+
+def test_the_table_of_an_experiment_that_was_not_run_yet_says_how_to_make_it() -> None:
+    filled = readme.filled("<!-- table: results/ptb-small/none.json -->\n<!-- /table -->")
+    assert "*Not measured yet: `dopant results experiments/ptb-small` makes it.*" in filled
+    with pytest.raises(InputError, match="cannot read"):  # a record of nothing that can be made is a mistake
+        readme.filled("<!-- table: results/mistyped/report.json -->\n<!-- /table -->")
 
 
 def test_the_readme_has_a_table() -> None:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from dopant.recipes.pipeline import evaluate as evaluate
     from dopant.recipes.pipeline import generate as generate
     from dopant.recipes.pipeline import report as report
+    from dopant.recipes.pipeline import results as results
     from dopant.recipes.pipeline import train as train
     from dopant.report.environment import environment as environment
     from dopant.runtime.layers import accelerate as accelerate
@@ -108,6 +109,7 @@ _HOMES = {
     "evaluate": "dopant.recipes.pipeline",
     "generate": "dopant.recipes.pipeline",
     "report": "dopant.recipes.pipeline",
+    "results": "dopant.recipes.pipeline",
     "train": "dopant.recipes.pipeline",
     "environment": "dopant.report.environment",
     "accelerate": "dopant.runtime.layers",

@@ -23,6 +23,14 @@ def test_the_page_is_whole_and_loads_nothing(measured: Bench, tmp_path: Path) ->
     assert make_page(measured) == page
 
 
+def test_every_colour_that_is_used_is_defined(measured: Bench) -> None:
+    """In the light scheme, the dark one, and in print."""
+    page = make_page(measured)
+    defined = re.findall(r"(--\w+): #", page)
+    for colour in set(re.findall(r"var\((--\w+)\)", page)):
+        assert defined.count(colour) >= 2, colour
+
+
 def test_the_headline(measured: Bench) -> None:
     assert headline(measured) == (
         "1 step, batch 1 (LSTM alone, 1 thread, caches warm): dopant exact 100 µs, 10× as fast as the best opponent in "

@@ -11,6 +11,7 @@ from dopant.data import Corpus, make_corpus
 from dopant.recipes.read import recipe_from
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
+from dopant.recipes.text import write_yaml
 from dopant.report.report import Report
 
 SUBJECTS, VERBS = ["a cat", "the dog", "some bird", "my fish"], ["sees", "eats", "likes", "finds", "is"]
@@ -75,3 +76,43 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 def snapshot() -> Callable[[Path], dict[str, bytes]]:
     """All files below a folder, to see that nothing was lost."""
     return everything_in
+
+
+EXPERIMENT_RECIPES: dict[str, dict[str, Any]] = {
+    "dense": {"method": "dense"},
+    "lmf": {"method": "lmf", "target": "4x", "count": "parameters"},
+    "pruning": {"method": "pruning", "target": "5x", "count": "parameters"},
+    "doped": {
+        "method": "doped-kronecker",
+        "target": "5x",
+        "count": "parameters",
+        "training": {"co_matrix_dropout": {"rate": 0.1}},
+    },
+    "bytes": {"method": "lmf", "target": "5x", "count": "bytes"},
+    "longer": {"method": "lmf", "count": "parameters", "training": {"epochs": 2}},
+    "longest": {"method": "lmf", "target": "4x", "count": "parameters", "training": {"epochs": 20}},
+    "diverging": {"method": "lmf", "count": "parameters", "training": {"structure_learning_rate": 1e30}},
+    "recovered": {"method": "lmf", "count": "parameters", "start": "dense"},
+}
+
+
+@pytest.fixture(scope="session")
+def write_in() -> Callable[[Path, str], Path]:
+    """Write an experiment with these recipes into a folder."""
+
+    def write(folder: Path, text: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, recipe in EXPERIMENT_RECIPES.items():
+            changes = {key: value for key, value in recipe.items() if key not in ("method", "training")}
+            data = tiny_data(recipe["method"], recipe.get("training"), corpus="nowhere", **changes)
+            (folder / f"{name}.yaml").write_text(write_yaml(data))
+        (folder / "experiment.yaml").write_text(text)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write(write_in: Callable[[Path, str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Write an experiment whose file says this, with recipes to choose from."""
+    return lambda text: write_in(tmp_path / "experiment", text)

@@ -15,12 +15,14 @@ from dopant.errors import DivergenceError, InputError, PlanError, ResumeError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
 from dopant.plan.methods import METHODS
-from dopant.recipes.run import meet_byte_target, report_trained, run_recipe
+from dopant.recipes.read import recipe_from
+from dopant.recipes.run import device_name, label, meet_byte_target, report_trained, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
 from dopant.report.report import Report, read_report
 from dopant.storage.folder import load_model
 from dopant.storage.inspect import inspect
+from dopant.structures import DopedWeight
 
 Tiny = Callable[..., Recipe]
 Snapshot = Callable[[Path], dict[str, bytes]]
@@ -74,6 +76,34 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
     ids = torch.as_tensor(tokenizer.encode(corpus.valid))
     assert row.perplexity_valid == perplexity(model, batchify(ids, 20))
     assert row.curves[-1].valid_perplexity != row.perplexity_valid  # that one was of float32
+    overlays = [slot.weight.overlay.values for slot in slots(model) if isinstance(slot.weight, DopedWeight)]
+    assert row.nonzeros_in_file == sum(int((values != 0).sum()) for values in overlays)
+    assert 0.9 * row.nonzeros < row.nonzeros_in_file <= row.nonzeros
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method": "kronecker"}, "Kronecker alone"),
+        ({"method": "kronecker", "joint": False}, "Kronecker alone, x and h apart"),
+        (
+            {"method": "kronecker", "joint": False, "structure": {"per_gate": True}},
+            "Kronecker alone, x and h apart, gate by gate",
+        ),
+        ({"method": "hmf"}, "Hybrid, x and h apart (HMF)"),
+        ({"method": "hmd", "structure": {"per_gate": False}}, "Hybrid (HMD), all gates as one"),
+        ({"method": "hmf", "joint": True}, "Hybrid, x and h apart (HMF), x and h together"),
+    ],
+)
+def test_a_label_tells_rows_of_one_method_apart(changes: dict[str, Any], expected: str) -> None:
+    joint = changes.pop("joint", None)
+    assert label(recipe_from({**changes, "model": {"joint": joint}})) == expected
+
+
+def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the card of {device}")
+    assert device_name("cuda:1") == "the card of cuda:1"
+    assert device_name("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("indices", ["gaps", "rice"])

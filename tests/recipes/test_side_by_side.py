@@ -63,6 +63,27 @@ def test_jobs_that_fail_do_not_stop_the_others(
     assert told[-1]["good"].perplexity == good.rows[0].perplexity_valid
 
 
+def test_each_job_is_told_as_it_ends_and_may_have_options_of_its_own(
+    tiny: Tiny, corpus: Corpus, tmp_path: Path
+) -> None:
+    there: list[tuple[str, bool]] = []
+    jobs = [
+        Job("first", tiny(), tmp_path / "first", options={"command": ["train", "first"]}),
+        Job("second", tiny(), tmp_path / "second"),
+    ]
+    ended = run_jobs(
+        jobs,
+        corpus,
+        workers=1,
+        options={"command": ["all"], "code": ("f" * 40, False)},
+        on_end=lambda name, report: there.append((name, (tmp_path / "second").exists())),
+    )
+    assert there == [("first", False), ("second", True)]
+    commands = {name: report.protocol.command for name, report in ended.items() if isinstance(report, Report)}
+    assert {r.protocol.commit for r in ended.values() if isinstance(r, Report)} == {"f" * 40}
+    assert commands == {"first": "dopant train first", "second": "dopant all"}
+
+
 @pytest.mark.parametrize("after", ["itself", "nobody", "waiting"])
 def test_a_job_cannot_wait_for_ever(after: str, tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
     jobs = [

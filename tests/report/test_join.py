@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from dopant.errors import InputError
-from dopant.report.join import join
-from dopant.report.report import Report
+from dopant.report import words
+from dopant.report.join import join, join_seeds
+from dopant.report.report import CurvePoint, Report
+from dopant.report.table import markdown_table
 
 
 def apart(report: Report) -> list[Report]:
@@ -36,3 +38,50 @@ def test_two_dense_rows_are_refused(report: Report) -> None:
 def test_nothing_to_join_is_refused() -> None:
     with pytest.raises(InputError, match="name one at least"):
         join([])
+
+
+def seeded(report: Report, seed: int, perplexity: float, **row: object) -> Report:
+    curve = (CurvePoint(epoch=1, tokens=9, train_perplexity=perplexity, valid_perplexity=perplexity),)
+    first = report.rows[0].model_copy(update={"perplexity_test": perplexity, "curves": curve, **row})
+    protocol = report.protocol.model_copy(update={"seed": seed, "commit": f"{seed}" * 40})
+    return report.model_copy(update={"protocol": protocol, "rows": (first,)})
+
+
+def test_a_row_of_several_seeds_is_their_mean_and_its_loss_is_seed_by_seed(report: Report) -> None:
+    dense, pruning, lmf, *_ = apart(report)
+    runs = {
+        "dense": [seeded(dense, 0, 100.0), seeded(dense, 1, 80.0)],
+        "pruning": [seeded(pruning, 0, 110.0, stored_bytes=10), seeded(pruning, 1, 96.0, stored_bytes=13)],
+        "lmf": [seeded(lmf, 2, 120.0)],
+    }
+    joined = join_seeds(runs)
+    first, second, third = joined.rows
+    assert (first.perplexity_test, first.loss_percent) == (90.0, None)
+    assert (second.perplexity_test, second.loss_percent) == (103.0, pytest.approx(15.0))
+    assert [seed.loss_percent for seed in second.seeds] == pytest.approx([10.0, 20.0])
+    assert (second.stored_bytes, second.folder) == (12, "pruning")
+    assert second.curves[0].valid_perplexity == 103.0
+    assert (third.perplexity_test, third.loss_percent) == (120.0, None)  # there is no dense row of that seed
+    assert third.model_copy(update={"seeds": (), "loss_percent": None}) == runs["lmf"][0].rows[0]
+
+    assert words.seeds(joined) == "seeds 0, 1, 2"
+    table = markdown_table(joined)
+    assert "103.00 ± 9.90" in table
+    assert "+15.0 ± 7.1 %" in table
+    assert table.splitlines()[0].endswith("| seeds |")
+    assert "commits 000000000000, 111111111111, 222222222222)" in table
+    assert "mean ± standard deviation" in table
+
+
+def test_one_seed_makes_the_table_that_join_makes(report: Report) -> None:
+    runs = apart(report)
+    assert markdown_table(join_seeds({str(i): [run] for i, run in enumerate(runs)})) == markdown_table(join(runs))
+
+
+def test_seeds_of_other_texts_cannot_be_joined(report: Report) -> None:
+    first, second, *_ = apart(report)
+    other = second.model_copy(update={"protocol": second.protocol.model_copy(update={"checksum": "0" * 64})})
+    with pytest.raises(InputError, match="checksum"):
+        join_seeds({"dense": [first], "pruning": [other]})
+    with pytest.raises(InputError, match="no reports to join"):
+        join_seeds({"dense": []})

@@ -93,6 +93,13 @@ def test_nothing_comes_from_elsewhere(page: str, read: Reader) -> None:
     assert any(value.startswith("default-src 'none'") for value in policy)
 
 
+def test_every_colour_that_is_used_is_defined(page: str) -> None:
+    """In the light scheme, the dark one, and in print."""
+    defined = re.findall(r"(--\w+): #", page)
+    for colour in set(re.findall(r"var\((--\w+)\)", page)):
+        assert defined.count(colour) >= 2, colour
+
+
 def test_ids_are_unique(read: Reader) -> None:
     ids = Counter(value for _, key, value in read.attributes if key == "id")
     assert not [name for name, times in ids.items() if times > 1]

@@ -8,7 +8,13 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from dopant.report.drawing import NARROW, WIDE
-from dopant.report.plots import colours, path_contributions, perplexity_against_bytes, training_curves
+from dopant.report.plots import (
+    colours,
+    loss_against_factor,
+    path_contributions,
+    perplexity_against_bytes,
+    training_curves,
+)
 from dopant.report.report import CurvePoint, Report
 
 WIDTHS = pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -148,3 +154,18 @@ def test_all_lines_lie_within_the_picture(width: int, report: Report) -> None:
     assert picture is not None
     numbers = [float(x) for path in re.findall(r' d="([^"]+)"', picture) for x in re.findall(r"-?[\d.]+", path)]
     assert all(math.isfinite(number) and -10 <= number <= max(width, 440) + 10 for number in numbers)
+
+
+def test_a_sweep_is_a_line_a_method(report: Report) -> None:
+    dense, pruning, lmf, *_ = report.rows
+    points = [
+        row.model_copy(update={"parameter_factor": factor, "loss_percent": loss})
+        for row in (pruning, lmf)
+        for factor, loss in ((25.0, 7.9), (10.2, 1.0), (50.0, 20.0))
+    ]
+    picture = loss_against_factor(report.model_copy(update={"rows": (dense, *points)}), WIDE, "a")
+    assert {pruning.label, lmf.label, "15×", "25×", "50×", "loss against dense"} <= set(texts(picture))
+    assert f"{lmf.label}: 10.2× +1.0 %, 25.0× +7.9 %, 50.0× +20.0 %" in [
+        element.text for element in ET.fromstring(picture or "").iter("title")
+    ]
+    assert loss_against_factor(report.model_copy(update={"rows": (dense,)}), WIDE, "a") is None

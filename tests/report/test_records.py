@@ -87,6 +87,24 @@ def test_commit_of_a_changed_checkout(checkout: Path) -> None:
     assert find_commit(checkout)[1] is True
 
 
+def test_a_record_that_was_written_is_no_change_of_the_code(checkout: Path) -> None:
+    for name in ("results", "docs"):
+        (checkout.parent / name).mkdir()
+        (checkout.parent / name / "made").write_text("before")
+    git(checkout.parent, "add", "results", "docs")
+    git(checkout.parent, "commit", "-q", "-m", "records")
+    for name in ("results", "docs"):
+        (checkout.parent / name / "made").write_text("after")
+    assert find_commit(checkout)[1] is False
+    (checkout / "__init__.py").write_text("changed = True")
+    assert find_commit(checkout)[1] is True
+
+
+def test_the_code_of_a_record_is_that_of_the_beginning() -> None:
+    record = make_record([], seed=0, threads=1, code=("f" * 40, True))
+    assert (record.commit, record.dirty) == ("f" * 40, True)
+
+
 def test_an_untracked_file_is_no_change(checkout: Path) -> None:
     (checkout / "notes.txt").write_text("mine")
     assert find_commit(checkout)[1] is False

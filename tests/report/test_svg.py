@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import pytest
 
-from dopant.report.svg import COLOURS, Picture, render
+from dopant.report.svg import COLOURS, Picture, render, standalone
 
 
 def paint(picture: Picture) -> None:
@@ -74,3 +74,13 @@ def test_nothing_reaches_outside_the_picture(picture: str) -> None:
     assert "<style" not in picture
     assert "metadata" not in picture
     assert "http" not in picture
+
+
+def test_alone_it_brings_the_pages_colours(picture: str) -> None:
+    root = ET.fromstring(standalone(picture))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    style = root[0].text or ""
+    for name in COLOURS:
+        assert f"--{name}: #" in style
+    assert "prefers-color-scheme: dark" in style
+    assert [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")] == ["a < b & c"]

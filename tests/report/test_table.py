@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from dopant.report.report import Report
-from dopant.report.table import COLUMNS, fitting_columns, make_table, markdown_table
+from dopant.report.table import columns_of, fitting_columns, make_table, markdown_table
 
 
 def printed(report: Report, width: int) -> list[str]:
@@ -32,7 +32,7 @@ def test_what_matters_most_is_always_there(width: int, report: Report) -> None:
 
 
 def test_a_wide_terminal_shows_every_column(report: Report) -> None:
-    assert fitting_columns(report, 300) == list(COLUMNS)
+    assert fitting_columns(report, 300) == list(columns_of(report))
 
 
 def test_the_name_is_cut_only_where_it_must(report: Report) -> None:
@@ -55,14 +55,14 @@ def test_markdown_has_as_many_cells_in_each_line(report: Report) -> None:
     table, _, protocol = markdown_table(report).partition("\n\n")
     lines = table.splitlines()
     assert len(lines) == 2 + len(report.rows)
-    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    assert {line.count("|") for line in lines} == {len(columns_of(report)) + 1}
     assert len({cell_len(line) for line in lines}) == 1
     assert "sha256" in protocol
 
 
 def test_markdown_aligns_numbers_to_the_right(report: Report) -> None:
     ruler = markdown_table(report).splitlines()[1].strip("| ").split(" | ")
-    assert [cell.endswith(":") for cell in ruler] == [False] + [True] * (len(COLUMNS) - 1)
+    assert [cell.endswith(":") for cell in ruler] == [False] + [True] * (len(columns_of(report)) - 1)
 
 
 def test_markdown_marks_the_best_row(report: Report) -> None:

@@ -101,20 +101,21 @@ def test_what_the_paths_are_worth_is_said_to_come_from_a_sample(report: Report) 
 
 def test_one_is_not_plural(report: Report) -> None:
     machine = report.protocol.machine.model_copy(update={"threads": 1})
-    line = words.protocol_line(report.protocol.model_copy(update={"epochs": 1, "machine": machine}))
+    protocol = report.protocol.model_copy(update={"epochs": 1, "machine": machine})
+    line = words.protocol_line(report.model_copy(update={"protocol": protocol}))
     assert "1 epoch," in line
     assert line.endswith("1 thread.")
 
 
 def test_distillation_is_part_of_the_protocol(report: Report) -> None:
-    assert "distill" not in words.protocol_line(report.protocol)
+    assert "distill" not in words.protocol_line(report)
     distilled = report.protocol.model_copy(update={"distillation": Distillation(weight=0.5, temperature=2.0)})
     told = "distilled from the dense model's predictions, weight 0.5, temperature 2, seed 1."
-    assert told in words.protocol_line(distilled)
+    assert told in words.protocol_line(report.model_copy(update={"protocol": distilled}))
 
 
 def test_the_protocol_names_what_a_perplexity_depends_on(report: Report) -> None:
-    line = words.protocol_line(report.protocol)
+    line = words.protocol_line(report)
     for part in (
         "python-docs", "349,184", "39,115", "4,538", "batch 20", "unroll 35", "state carried", "1 (test)", "10 epochs",
         "seed 1", "25× by parameters", "LSTM weights", "int8", "58c8ea7d2f1b", "2.13.0", "2 threads",

@@ -48,7 +48,7 @@ def make_page(bench: Bench) -> str:
         drawn=drawn,
         lede=headline(bench),
         remarks=remarks(bench),
-        style=Markup(_text("dopant.report", "page.css")),
+        style=Markup(_text("dopant.report", "colours.css") + _text("dopant.report", "page.css")),
         run=_what_was_run(bench),
         data=base64.b64encode(bench.model_dump_json(indent=1).encode()).decode(),
     )

@@ -29,7 +29,7 @@ from dopant.cli.options import (
 from dopant.cli.output import say
 from dopant.cli.plans import say_plans
 from dopant.cli.progress import progress
-from dopant.cli.results import show_report
+from dopant.cli.show_report import show_report
 
 EXAMPLE = "dopant compare --corpus python-docs --model tiny --target 25x --out runs/first"
 

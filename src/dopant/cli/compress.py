@@ -31,7 +31,7 @@ from dopant.cli.options import (
 from dopant.cli.output import say
 from dopant.cli.plans import say_plan
 from dopant.cli.progress import watching
-from dopant.cli.results import show_report
+from dopant.cli.show_report import show_report
 
 EXAMPLE = "dopant compress runs/first/dense --target 25x --corpus python-docs --out runs/small --distill"
 DISTILLED = 0.5  # the teacher's share of the loss

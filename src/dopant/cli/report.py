@@ -10,7 +10,7 @@ import typer
 from dopant.cli.guard import guarded
 from dopant.cli.options import Json, Quiet
 from dopant.cli.output import say, show
-from dopant.cli.results import show_report
+from dopant.cli.show_report import show_report
 
 EXAMPLE = "dopant report runs/demo"
 

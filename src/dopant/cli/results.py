@@ -1,26 +1,138 @@
-"""A report on the terminal."""
+"""`dopant results`: from experiments to records to tables."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from dopant.cli.output import show_json, stdout
+import typer
+
+from dopant.cli.guard import guarded
+from dopant.cli.options import Json, Quiet
+from dopant.cli.output import say, show, show_json
+from dopant.cli.progress import progress
+from dopant.cli.show_report import show_report
+from dopant.errors import InputError
 
 if TYPE_CHECKING:
-    from dopant.report.report import Report
+    from dopant.recipes.results import State
+
+EXAMPLE = "dopant results experiments/ptb-small --rows pruning,lmf --dry-run"
 
 
-def show_report(report: Report, *, as_json: bool) -> None:
-    """The table with its headline, or all of it as JSON."""
-    from dopant.report.table import make_table
-    from dopant.report.words import headline
+@guarded
+def results(
+    experiment: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder with an experiment.yaml and recipes.", show_default=False)
+    ],
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", "-c", metavar="CORPUS", help="What to read. [default: what the recipes name]"),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", metavar="A,B,C", help="Make these alone; patterns such as 'pruning*' too."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Make these alone.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the records. [default: results/NAME]")
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option("--runs", metavar="DIR", help="Folder of models and checkpoints. [default: runs/NAME]"),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", metavar="N", min=1, help="Runs at a time. [default: one a core, 4 on a GPU]"),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", min=1, help="Threads of each run; equal bits need equal threads.")
+    ] = 1,
+    device: Annotated[
+        str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train; auto: on a GPU if there is one.")
+    ] = "auto",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make again also what other code has made, or no recipe is known of.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show how every run stands; change nothing.")] = False,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="Run nothing; join what is there.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make what is missing or out of date of an experiment.
 
+    Every run leaves a record ROW-seedK.json as it ends; at the end, all records become one table, and those of a sweep
+    a picture. What is interrupted goes on when the same command is given again.
+    """
+    from dopant.recipes.pipeline import results as run
+
+    def announce(states: Sequence[State]) -> None:
+        if dry_run and not as_json:
+            show("\n".join(lines(states)))
+        elif not dry_run:
+            made = [state for state in states if state.make]
+            for line in [*lines(made), counted(states)]:
+                say(line, quiet=quiet)
+
+    try:
+        with progress(quiet=quiet or dry_run) as listener:
+            found = run(
+                experiment,
+                corpus,
+                rows=_listed(rows),
+                seeds=_numbers(seeds),
+                out=out,
+                runs=runs,
+                jobs=jobs,
+                threads=threads,
+                device=device,
+                replace=replace,
+                dry_run=dry_run,
+                tables_only=tables_only,
+                announce=announce,
+                listener=lambda standings: listener({n: s for n, s in standings.items() if s.phase != "waiting"}),
+            )
+    except KeyboardInterrupt:
+        say("what is done is kept; the same command goes on with the rest")
+        raise
     if as_json:
-        show_json(report.model_dump(mode="json"))
+        show_json(found.to_json())
+    elif dry_run:
+        say(counted(found.states), quiet=quiet)
+    elif found.report is None:
+        say("there is no record yet, so there is no table", quiet=quiet)
     else:
-        console = stdout()
-        console.print(make_table(report, console.width))
-        for row in report.rows:
-            if row.note:
-                console.print(f"{row.label}: {row.note}", markup=False, soft_wrap=True)
-        console.print(f"\n{headline(report)}", markup=False, soft_wrap=True)
+        show_report(found.report, as_json=False)
+
+
+def lines(states: Sequence[State]) -> list[str]:
+    """A line a run: its name, how it stands, why, and whether it is made now."""
+    name = max((len(state.run) for state in states), default=0)
+    return [f"{state.run:{name}}  {word(state):26}  {state.why}".rstrip() for state in states]
+
+
+def word(state: State) -> str:
+    """How a run stands, and what becomes of it now."""
+    if not state.make:
+        return state.state
+    return "missing, to be made" if state.state == "missing" else f"{state.state}, to be replaced"
+
+
+def counted(states: Sequence[State]) -> str:
+    """How many there are of each, and how many are made now."""
+    kinds = list(dict.fromkeys(state.state for state in states))
+    told = ", ".join(f"{sum(state.state == kind for state in states)} {kind}" for kind in kinds)
+    return f"{len(states)} runs: {told}; {sum(state.make for state in states)} to be made now"
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    numbers = _listed(text)
+    for number in numbers or ():
+        if not (number.isascii() and number.isdecimal()):
+            raise InputError(f"--seeds {text}: {number!r} is no seed; write whole numbers such as 0,1,2")
+    return None if numbers is None else [int(number) for number in numbers]

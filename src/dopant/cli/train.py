@@ -30,7 +30,7 @@ from dopant.cli.options import (
 from dopant.cli.output import say
 from dopant.cli.plans import say_plan
 from dopant.cli.progress import watching
-from dopant.cli.results import show_report
+from dopant.cli.show_report import show_report
 
 EXAMPLE = "dopant train doped-kronecker --corpus python-docs --out runs/mine --set model=tiny"
 

@@ -16,6 +16,7 @@ from dopant.recipes.comparing import compare, recovery_recipe
 from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places
 from dopant.recipes.read import read_recipe
+from dopant.recipes.results import Results, results
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer
@@ -27,7 +28,18 @@ from dopant.runtime import Runtime
 from dopant.runtime.packed import Precision, check_precision
 from dopant.train.processes import make_accelerator
 
-__all__ = ["Evaluation", "Generated", "compare", "compress", "evaluate", "generate", "report", "train"]
+__all__ = [
+    "Evaluation",
+    "Generated",
+    "Results",
+    "compare",
+    "compress",
+    "evaluate",
+    "generate",
+    "report",
+    "results",
+    "train",
+]
 
 
 def train(

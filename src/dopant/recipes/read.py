@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,8 @@ from dopant.recipes.schema import SHORTHANDS, Recipe
 from dopant.recipes.text import Document, KeyPath, Mistake, dotted, read_yaml, write_yaml
 
 _MAX_BYTES = 4_000_000
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str | Override] = ()) -> Recipe:
@@ -42,7 +44,7 @@ def recipe_from_text(text: str, overrides: Sequence[str | Override] = (), name: 
     document = read_yaml(text, name)
     if document.data is None and not document.mistakes:
         document.mistake(0, (), "the recipe is empty; write at least a method or a model")
-    return _recipe(document, overrides)
+    return checked(Recipe, document, overrides)
 
 
 def recipe_from(data: Mapping[str, Any], overrides: Sequence[str | Override] = (), name: str = "recipe") -> Recipe:
@@ -51,7 +53,7 @@ def recipe_from(data: Mapping[str, Any], overrides: Sequence[str | Override] = (
     Raises:
         RecipeError: the recipe has mistakes.
     """
-    return _recipe(Document(name, _copied(data)), overrides)
+    return checked(Recipe, Document(name, _copied(data)), overrides)
 
 
 def resolved_yaml(recipe: Recipe) -> str:
@@ -74,27 +76,46 @@ def _text(path: str | Path) -> tuple[str, str]:
         if name in names and not Path(path).exists():
             shipped = resources.files("dopant.recipes") / "shipped" / f"{name}.yaml"
             return shipped.read_text(encoding="utf-8"), f"{name}.yaml"
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        return read_text(path), name
     except FileNotFoundError:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean the shipped {close[0]!r}?" if close else ""
         hint = hint or (f"; shipped recipes are {', '.join(names)}" if names else "")
         raise RecipeError(f"there is no recipe {name!r}{hint}") from None
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a recipe's file, or of another as small.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecipeError: it cannot be read, or is no text.
+    """
+    name = str(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RecipeError(f"recipe {name!r} cannot be read: {reason}") from None
     if len(data) > _MAX_BYTES:
         raise RecipeError(f"recipe {name!r} has more than {_MAX_BYTES:,} bytes; no recipe needs that")
     try:
-        return data.decode("utf-8-sig"), name
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(
             f"recipe {name!r} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
         ) from None
 
 
-def _recipe(document: Document, overrides: Sequence[str | Override]) -> Recipe:
+def checked(kind: type[M], document: Document, overrides: Sequence[str | Override] = ()) -> M:
+    """What a document says, as `kind`.
+
+    Raises:
+        RecipeError: it has mistakes; all of them are listed with their places.
+    """
     places: dict[KeyPath, str] = {}
     if document.data is not None and not isinstance(document.data, dict):
         document.mistake(document.lines.get((), 0), (), "a recipe is a mapping of keys to values")
@@ -103,14 +124,14 @@ def _recipe(document: Document, overrides: Sequence[str | Override]) -> Recipe:
     for override in overrides:
         _override(data, override, places, document)
     try:
-        recipe = Recipe.model_validate(data, strict=True)
+        whole = kind.model_validate(data, strict=True)
     except ValidationError as error:
         if document.data is not None or places:
             found = error.errors(include_url=False)
-            document.mistakes += [_mistake(details, data, places, document) for details in found]
+            document.mistakes += [_mistake(details, data, places, document, kind) for details in found]
     if document.mistakes:
         raise RecipeError(_listed(sorted(set(document.mistakes)), document, {_place(o) for o in overrides}))
-    return recipe
+    return whole
 
 
 def _listed(mistakes: list[Mistake], document: Document, outside: set[str]) -> str:
@@ -177,12 +198,12 @@ def _override(data: dict[str, Any], override: str | Override, places: dict[KeyPa
     places[walked] = place
 
 
-def _mistake(details: Any, data: Any, places: dict[KeyPath, str], document: Document) -> Mistake:
+def _mistake(details: Any, data: Any, places: dict[KeyPath, str], document: Document, kind: type[BaseModel]) -> Mistake:
     """One of pydantic's errors in our words and with its place."""
     path: KeyPath = tuple(details["loc"])
     if path[-1:] == ("[key]",):
         path = path[:-1]
-    text = _in_words(details, path)
+    text = _in_words(details, path, kind)
     # a shorthand's only key is not written down: its section is
     shown = path
     while shown and not _exists(data, shown):
@@ -198,10 +219,10 @@ def _mistake(details: Any, data: Any, places: dict[KeyPath, str], document: Docu
     return Mistake(0, document.name, dotted(key), text)
 
 
-def _in_words(details: Any, path: KeyPath) -> str:
+def _in_words(details: Any, path: KeyPath, root: type[BaseModel]) -> str:
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
-        return f"unknown key{_did_you_mean(path)}"
+        return f"unknown key{_did_you_mean(path, root)}"
     if kind == "missing":
         return "is missing"
     message = str(details["msg"])
@@ -217,21 +238,21 @@ def _in_words(details: Any, path: KeyPath) -> str:
     return f"{text}, got {shown}{hint}"
 
 
-def _did_you_mean(path: KeyPath) -> str:
+def _did_you_mean(path: KeyPath, root: type[BaseModel]) -> str:
     *parents, key = path
-    section = _section_at(parents)
+    section = _section_at(parents, root)
     siblings = list(section.model_fields) if section is not None else []
     close = difflib.get_close_matches(str(key), siblings, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
-    elsewhere = [dotted(p) for p in _keys(Recipe, ()) if p[-1] == key]
+    elsewhere = [dotted(p) for p in _keys(root, ()) if p[-1] == key]
     if elsewhere:
         return f"; did you mean {elsewhere[0]!r}?"
     return f"; known are {', '.join(siblings)}" if siblings else ""
 
 
-def _section_at(path: Sequence[str | int]) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = Recipe
+def _section_at(path: Sequence[str | int], root: type[BaseModel]) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = root
     for step in path:
         if isinstance(step, int):
             continue

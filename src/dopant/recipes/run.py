@@ -16,13 +16,14 @@ from dopant.evaluate import perplexity
 from dopant.layers import slots
 from dopant.models import LanguageModel
 from dopant.plan.apply import apply_plan
+from dopant.plan.methods import method_named
 from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
 from dopant.recipes.places import Places, begin, check_claim, is_finished
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
-from dopant.report.records import Record, make_record
+from dopant.report.records import Record, find_code, make_record
 from dopant.report.report import (
     CurvePoint,
     Distillation,
@@ -37,7 +38,7 @@ from dopant.report.report import (
 )
 from dopant.storage.folder import load_model, save
 from dopant.storage.inspect import inspect
-from dopant.structures import Doped, Sparse, Structure
+from dopant.structures import Doped, DopedWeight, Sparse, SparseWeight, Structure, StructuredWeight
 from dopant.train.loop import Run, train
 from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
 from dopant.train.processes import Processes
@@ -57,6 +58,7 @@ def run_recipe(
     device: str = "cpu",
     announce: Callable[[Plan], None] | None = None,
     command: Sequence[str] = (),
+    code: tuple[str, bool] | None = None,
 ) -> Report:
     """Train a recipe's model, write its folder, and evaluate what was written.
 
@@ -71,6 +73,7 @@ def run_recipe(
         device: where to train, if not the accelerator's; evaluation is on the CPU, from the file.
         announce: told the plan before anything is done.
         command: the arguments after `dopant` that ask for this run, for the record.
+        code: the commit that runs, and whether it has changes; None to look now, before anything is done.
 
     Returns:
         a report of one row, `loss_percent` left open: it takes a dense row to compare with.
@@ -82,6 +85,7 @@ def run_recipe(
         FileError: a log, checkpoint or model cannot be written.
     """
     started = datetime.now(UTC)
+    code = code or find_code()
     places, processes = Places.of(out), Processes(accelerator)
     check_claim(places, force=force, resume=resume)
     device = device if accelerator is None else str(accelerator.device)
@@ -140,7 +144,7 @@ def run_recipe(
             force=force or resume,
         )
     processes.wait()
-    record = make_record(command, seed=recipe.seed, device=device, started=started)
+    record = make_record(command, seed=recipe.seed, device=device_name(device), started=started, code=code)
     report = Report(
         protocol=make_protocol(recipe, setting, record, resumed=resumed),
         rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
@@ -158,6 +162,11 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         first = (str(error).strip().splitlines() or ["not available"])[0]
         raise InputError(f"device {device!r} cannot be used ({first}); cpu always can") from None
+
+
+def device_name(device: str) -> str:
+    """What a record calls the device: the accelerator by its model name, the processor `cpu`."""
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
 
 
 def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Sequence[str] = ()) -> Report:
@@ -182,29 +191,21 @@ def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Seq
 def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: bool = False) -> Protocol:
     """All that has to be equal for perplexities to be comparable."""
     distils = recipe.training.distillation.weight > 0.0
-    texts, training, plan = setting.texts, recipe.training, setting.plan
+    texts, plan = setting.texts, setting.plan
     target = plan.target
     wanted = "none" if target is None else f"{target.factor:g}x" if target.bytes is None else f"{target.bytes} bytes"
     return Protocol(
         **record.model_dump(),
-        model=recipe.model.size or f"{recipe.model.layers}×{recipe.model.hidden}",
+        **schedule(recipe),
         corpus=texts.corpus.name,
         checksum=texts.corpus.checksum,
         source=texts.corpus.source,
         tokens=Tokens(train=len(texts.train), valid=len(texts.valid), test=len(texts.test)),
         vocabulary=texts.tokenizer.size,
         tokenizer=texts.tokenizer.kind,
-        batch=training.batch,
-        unroll=training.unroll,
         state_carried=True,
         valid_batch=evaluation_batch("valid"),
         test_batch=evaluation_batch("test"),
-        epochs=training.epochs,
-        optimiser=(
-            f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
-            f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
-        ),
-        start=recipe.start,
         distillation=Distillation(**recipe.training.distillation.model_dump()) if distils else None,
         target=wanted,
         count=recipe.count if target is None or target.bytes is None else "bytes",
@@ -212,6 +213,22 @@ def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: 
         storage=str(plan.storage),
         resumed=resumed,
     )
+
+
+def schedule(recipe: Recipe) -> dict[str, Any]:
+    """The part of the protocol that the recipe alone decides."""
+    training = recipe.training
+    return {
+        "model": recipe.model.size or f"{recipe.model.layers}×{recipe.model.hidden}",
+        "batch": training.batch,
+        "unroll": training.unroll,
+        "epochs": training.epochs,
+        "optimiser": (
+            f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
+            f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
+        ),
+        "start": recipe.start,
+    }
 
 
 def meet_byte_target(model: LanguageModel, plan: Plan) -> None:
@@ -253,6 +270,7 @@ def describe_folder(
         model_parameters=found.parameters,
         model_bytes=found.stored_bytes,
         nonzeros=sum(nonzeros(w.structure) for w in scope),
+        nonzeros_in_file=sum(count_nonzeros(slot.weight) for slot in slots(model) if slot.name in planned),
         perplexity_valid=setting.texts.perplexity(model, "valid"),
         perplexity_test=setting.texts.perplexity(model, "test"),
         loss_percent=None,
@@ -282,6 +300,12 @@ def nonzeros(structure: Structure) -> int:
     return structure.overlay.nonzeros if isinstance(structure, Doped) else 0
 
 
+def count_nonzeros(weight: StructuredWeight) -> int:
+    """Entries that are not zero of a loaded weight's overlay, or of a pruned matrix."""
+    overlay = weight.overlay if isinstance(weight, DopedWeight) else weight
+    return int(torch.count_nonzero(overlay.values)) if isinstance(overlay, SparseWeight) else 0
+
+
 LABELS = {
     "dense": "Dense",
     "pruning": "Magnitude pruning",
@@ -299,8 +323,17 @@ LABELS = {
 def label(recipe: Recipe) -> str:
     """The method's name for readers, with what sets this run apart."""
     settings, dropout = recipe.training, recipe.training.co_matrix_dropout
-    name = LABELS.get(recipe.method, recipe.method)
+    name = LABELS.get(recipe.method, recipe.method) + _layout(recipe)
     if dropout.rate > 0.0:
         of = "" if dropout.path == "both" else f" of {dropout.path}"
         name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}"
     return name + (", distilled" if settings.distillation.weight > 0.0 else "")
+
+
+def _layout(recipe: Recipe) -> str:
+    """Of what the structures are, where the recipe says so: the method has its own idea of that."""
+    options = recipe.structure or {}
+    per_gate = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
+    if recipe.joint == method_named(recipe.method).joint:
+        return per_gate
+    return (", x and h together" if recipe.joint else ", x and h apart") + per_gate

@@ -18,6 +18,7 @@ from dopant.errors import DopantError, InputError, TrainingError
 from dopant.recipes.places import Places
 from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
+from dopant.report.records import find_code
 from dopant.report.report import Report
 
 _POLL_SECONDS = 0.5
@@ -33,6 +34,7 @@ class Job:
         recipe, out, dense: as `run_recipe` takes them.
         after: the name of a job that must be done first, because `dense` is its folder.
         trained: the model is in `out` already and is only to be evaluated.
+        options: further arguments of `run_recipe` for this job alone.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Job:
     dense: Path | None = None
     after: str | None = None
     trained: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def run_jobs(
     threads: int = 1,
     options: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
+    on_end: Callable[[str, Report | DopantError], None] | None = None,
 ) -> dict[str, Report | DopantError]:
     """Run all jobs, at most `workers` at a time; a job that fails does not stop the others.
 
@@ -82,6 +86,7 @@ def run_jobs(
         threads: threads that torch uses in each.
         options: further arguments of `run_recipe`.
         listener: told twice a second how all of them stand.
+        on_end: told of each job as it ends, while others still run; what it raises ends them all.
 
     Returns:
         by job name the report, or the error that ended it.
@@ -93,7 +98,9 @@ def run_jobs(
     if stuck := [job for job in jobs if job.after is not None and job.after not in free]:
         raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {', '.join(free)}")
     context = _context()
+    options = {"code": find_code(), **(options or {})}  # of all: later ones run what is loaded now
     waiting = list(jobs)
+    told: set[str] = set()
     running: dict[str, _Running] = {}
     ended: dict[str, Report | DopantError] = {}
     try:
@@ -106,7 +113,7 @@ def run_jobs(
                     ended[job.name] = TrainingError(f"{job.name} needs the model of {job.after}, which failed")
                     continue
                 receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, job, corpus, threads, dict(options or {}))
+                arguments = (sender, job, corpus, threads, {**options, **job.options})
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 process.start()
                 sender.close()
@@ -114,6 +121,10 @@ def run_jobs(
             wait_for([r.answer for r in running.values()], timeout=_POLL_SECONDS)
             for name in [name for name, r in running.items() if r.answer.poll() or not r.process.is_alive()]:
                 ended[name] = _answer(running.pop(name))
+            for name in [name for name in ended if name not in told]:
+                told.add(name)
+                if on_end is not None:
+                    on_end(name, ended[name])
             if listener is not None:
                 listener(_standings(jobs, running, ended))
     finally:
@@ -146,6 +157,8 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
             answer.send(run_recipe(job.recipe, corpus, job.out, dense=job.dense, **options))
     except DopantError as error:
         answer.send((type(error), str(error)))
+    except torch.OutOfMemoryError:
+        answer.send((TrainingError, f"{job.name}: the accelerator's memory is full; resume with fewer jobs"))
     except OSError as error:
         answer.send((TrainingError, f"{job.name}: {os.strerror(error.errno or 0)}: {error.filename or job.out}"))
 

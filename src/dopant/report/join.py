@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 
 from dopant.errors import InputError
-from dopant.report.report import Report, Row, loss_percent
+from dopant.report.records import Record
+from dopant.report.report import CurvePoint, Protocol, Report, Row, SeedLine, loss_percent
 
 _ALIKE = ("checksum", "vocabulary", "tokens", "model", "state_carried", "valid_batch", "test_batch", "scope")
 
@@ -16,6 +18,32 @@ def join(reports: Sequence[Report]) -> Report:
     Raises:
         InputError: no report, two dense rows, or reports whose perplexities cannot be compared: other text, other
             vocabulary, another model.
+    """
+    check_alike(reports)
+    rows = [row for report in reports for row in report.rows]
+    return Report(protocol=_protocol(reports), rows=with_losses(rows))
+
+
+def join_seeds(runs: Mapping[str, Sequence[Report]]) -> Report:
+    """Runs of one row each, by the row's name: a row is the mean of its seeds, with each seed's numbers beside it.
+
+    The loss of a seed is that against the dense row of the same seed; the first dense row is the one meant.
+
+    Raises:
+        InputError: no run, or runs whose perplexities cannot be compared.
+    """
+    check_alike([report for reports in runs.values() for report in reports])
+    dense = next((reports for reports in runs.values() if reports and reports[0].rows[0].dense), ())
+    bases = {report.protocol.seed: report.rows[0].perplexity_test for report in dense}
+    rows = [_mean_row(name, reports, {} if reports is dense else bases) for name, reports in runs.items() if reports]
+    return Report(protocol=_protocol([reports[0] for reports in runs.values() if reports]), rows=tuple(rows))
+
+
+def check_alike(reports: Sequence[Report]) -> None:
+    """See that perplexities of these reports may be compared.
+
+    Raises:
+        InputError: there is none, or they may not.
     """
     if not reports:
         raise InputError("there are no reports to join; name one at least")
@@ -28,9 +56,59 @@ def join(reports: Sequence[Report]) -> Report:
                     f"rows of different protocols cannot be compared: {name} is {ours} in one report "
                     f"and {theirs} in another; join what was measured alike"
                 )
-    rows = [row for report in reports for row in report.rows]
-    protocol = next((r.protocol for r in reports if not r.rows[0].dense), first)
-    return Report(protocol=protocol, rows=with_losses(rows))
+
+
+def _protocol(reports: Sequence[Report]) -> Protocol:
+    """That of the first compressed row, which has a target."""
+    return next((r.protocol for r in reports if not r.rows[0].dense), reports[0].protocol)
+
+
+def _mean_row(name: str, reports: Sequence[Report], bases: Mapping[int, float | None]) -> Row:
+    rows = [report.rows[0] for report in reports]
+    seeds = tuple(
+        SeedLine(
+            record=Record(**report.protocol.model_dump(include=set(Record.model_fields))),
+            perplexity_valid=row.perplexity_valid,
+            perplexity_test=row.perplexity_test,
+            loss_percent=loss_percent(row.perplexity_test, bases.get(report.protocol.seed)),
+            train_seconds=row.train_seconds,
+        )
+        for report, row in zip(reports, rows, strict=True)
+    )
+    loss = _mean(seed.loss_percent for seed in seeds)
+    if len(rows) == 1:
+        return rows[0].model_copy(update={"seeds": seeds, "loss_percent": loss})
+    means = ("byte_factor", "perplexity_valid", "perplexity_test", "train_seconds")
+    whole = ("stored_bytes", "file_bytes", "model_bytes")  # how gaps are coded depends on where the non-zeros are
+    return rows[0].model_copy(
+        update={
+            "seeds": seeds,
+            "loss_percent": loss,
+            "folder": name,
+            "curves": _mean_curves(rows),
+            **{field: _mean(getattr(row, field) for row in rows) for field in means},
+            **{field: round(statistics.fmean(getattr(row, field) for row in rows)) for field in whole},
+        }
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what was measured; None where nothing was."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _mean_curves(rows: Sequence[Row]) -> tuple[CurvePoint, ...]:
+    """Epoch by epoch, as far as all rows go."""
+    return tuple(
+        points[0].model_copy(
+            update={
+                "train_perplexity": _mean(point.train_perplexity for point in points),
+                "valid_perplexity": _mean(point.valid_perplexity for point in points),
+            }
+        )
+        for points in zip(*(row.curves for row in rows), strict=False)
+    )
 
 
 def with_losses(rows: Sequence[Row]) -> tuple[Row, ...]:

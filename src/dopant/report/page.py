@@ -6,7 +6,6 @@ import base64
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from dopant.report import plots, words
 from dopant.report.drawing import NARROW, WIDE
 from dopant.report.report import Report
+from dopant.report.svg import resource
 from dopant.report.writing import write_text
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def make_page(report: Report) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.globals["w"] = words
-    template = environment.from_string(_resource("page.html"))
+    template = environment.from_string(resource("page.html"))
     return template.render(
         report=report,
         protocol=report.protocol,
@@ -57,7 +57,7 @@ def make_page(report: Report) -> str:
         title=_title(report),
         runners_up=_runners_up(report),
         colours=plots.colours(report),
-        style=Markup(_resource("page.css")),
+        style=Markup(resource("colours.css") + resource("page.css")),
         scatter=_drawn(plots.perplexity_against_bytes, report, name="bytes"),
         curves=_drawn(plots.training_curves, report, name="curves"),
         paths=[
@@ -120,7 +120,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
             f"{'carried over' if protocol.state_carried else 'not carried over'}",
         ),
         ("Evaluation", f"{protocol.valid_batch} streams for validation, {protocol.test_batch} for test"),
-        ("Seed", str(protocol.seed)),
+        ("Seed", words.seeds(report).partition(" ")[2]),
         ("Commit", protocol.commit + (", with uncommitted changes" if protocol.dirty else "")),
         (
             "Versions",
@@ -159,7 +159,3 @@ def _day(time: str) -> str:
     except ValueError:
         return time
     return f"{day.day} {day:%B %Y}"
-
-
-def _resource(name: str) -> str:
-    return files("dopant.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ from dopant.report.drawing import (
 from dopant.report.report import PathPoint, Report, Row
 from dopant.report.svg import COLOURS, Picture, render
 
+_FACTORS = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000)  # ticks
 _HUES = [name for name in COLOURS if name.startswith("hue")]
 
 
@@ -128,6 +129,50 @@ def training_curves(report: Report, width: int, name: str) -> str | None:
         caption(picture, axes, "validation perplexity, logarithmic scale", "epoch")
         marks = [Mark(label, colour, *pixels(axes, epoch, value), bold) for label, value, colour, epoch, bold in ends]
         label_ends(axes, marks)
+
+    return render(picture, paint)
+
+
+def loss_against_factor(report: Report, width: int, name: str) -> str | None:
+    """Methods at several factors, one line a method; None where nothing was measured against a dense model."""
+    counted = "parameters" if report.protocol.count == "parameters" else "bytes"
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in report.rows:
+        factor = row.parameter_factor if counted == "parameters" else row.byte_factor
+        if not row.dense and factor is not None and row.loss_percent is not None:
+            lines.setdefault(row.label, []).append((factor, row.loss_percent))
+    if not lines:
+        return None
+    picture = Picture(name, width, 420, f"Loss of perplexity against the factor by {counted}, one line a method.")
+
+    def paint(picture: Picture) -> None:
+        axes = make_axes(
+            picture, left=60, right=min(45 + CHARACTER * max(map(len, lines)), 0.47 * width), top=40, bottom=48
+        )
+        everything = [point for line in lines.values() for point in line]
+        factors, losses = [point[0] for point in everything], [point[1] for point in everything]
+        axes.set_xscale("log")
+        axes.set_xlim(min(factors) / 1.05, max(factors) * 1.05)
+        low, high = min(0.0, *losses), max(0.0, *losses)
+        margin = 0.08 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.percent(value).replace(".0 ", " ")))
+        ticks = [tick for tick in _FACTORS if min(factors) / 1.05 <= tick <= max(factors) * 1.05]
+        axes.set_xticks(ticks, [f"{tick}×" for tick in ticks])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.axhline(0.0, color=COLOURS["muted"], linewidth=0.9, dashes=(4, 3))
+        ends = []
+        for number, (label, points) in enumerate(lines.items()):
+            points.sort()
+            colour = "accent" if number == 0 else _HUES[(number - 1) % len(_HUES)]
+            told = f"{label}: " + ", ".join(f"{words.factor(x)} {words.percent(y)}" for x, y in points)
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            draw_line(axes, picture, xs, ys, colour, told, bold=number == 0)
+            axes.plot(xs, ys, marker="o", markersize=4.5, linestyle="none", color=COLOURS[colour], zorder=4)
+            ends.append((label, colour, *points[-1], number == 0))
+        caption(picture, axes, "loss against dense", f"times fewer {counted} ({words.scope(report.protocol)})")
+        label_ends(axes, [Mark(label, colour, *pixels(axes, x, y), bold) for label, colour, x, y, bold in ends])
 
     return render(picture, paint)
 

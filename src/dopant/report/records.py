@@ -24,6 +24,7 @@ from dopant.errors import InputError
 from dopant.report.writing import write_text
 
 UNKNOWN = "unknown"
+_MADE = ("results", "docs", "README.md")  # where records and their tables go: to write one does not change the code
 
 
 def _finite(value: object) -> object:
@@ -80,7 +81,7 @@ class Record(Kept):
     Args:
         command: the command line, `dopant ...`, quoted for a shell; without --resume, so that it does it all again.
         commit: the git commit of dopant's checkout; "unknown" for an installed package.
-        dirty: the checkout had changes that are not in `commit`.
+        dirty: the checkout had changes that are not in `commit`; not counting what is made from records.
         time: when the run began, UTC, ISO 8601.
         seconds: how long it took, wall clock.
     """
@@ -102,16 +103,18 @@ def make_record(
     threads: int | None = None,
     device: str = "cpu",
     started: datetime | None = None,
+    code: tuple[str, bool] | None = None,
 ) -> Record:
     """The record of a run that began at `started` (default: now) and ends now.
 
     Args:
         arguments: the command's arguments, without the program: ``["compare", "--corpus", "python-docs"]``.
         threads: threads that torch computes with (default: asks torch).
+        code: what `find_code` found when the run began, as the checkout may have moved on (default: asks now).
     """
     now = datetime.now(UTC)
     began = (started or now).astimezone(UTC)
-    commit, dirty = find_commit(Path(version.__file__).parent)
+    commit, dirty = code or find_code()
     return Record(
         command=shlex.join(["dopant", *(argument for argument in arguments if argument != "--resume")]),
         commit=commit,
@@ -124,8 +127,15 @@ def make_record(
     )
 
 
+def find_code() -> tuple[str, bool]:
+    """The commit of this package, and whether there are changes; see `find_commit`."""
+    return find_commit(Path(version.__file__).parent)
+
+
 def find_commit(folder: Path) -> tuple[str, bool]:
     """The commit of the checkout that tracks the package in `folder`, and whether tracked files differ from it.
+
+    Records, and pages that are made from them, may differ: else no second record could be made of one commit.
 
     ("unknown", False) without git, outside a checkout, or when the package merely lies inside someone else's
     (a virtual environment within another project).
@@ -134,7 +144,8 @@ def find_commit(folder: Path) -> tuple[str, bool]:
     commit = _git(folder, "rev-parse", "HEAD")
     if tracked is None or commit is None:
         return UNKNOWN, False
-    return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    made = [f":(top,exclude){name}" for name in _MADE]
+    return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *made))
 
 
 def find_versions() -> Versions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -115,6 +115,21 @@ class WeightLine(Kept):
     stored_bytes: Count
 
 
+class SeedLine(Kept):
+    """What one seed made of a row, and the run that says so.
+
+    Args:
+        record: command, commit, versions, machine and seed of that run.
+        loss_percent: against the dense row of the same seed.
+    """
+
+    record: Record
+    perplexity_valid: Number
+    perplexity_test: Number
+    loss_percent: Number
+    train_seconds: Number
+
+
 class Row(Kept):
     """One method.
 
@@ -122,6 +137,7 @@ class Row(Kept):
         method: its name on the command line.
         label: its name for readers.
         parameters, stored_bytes, nonzeros: of the weights in scope, as stored.
+        nonzeros_in_file: how many of these are not zero, counted in the file: 8 bits may round one to it.
         parameter_factor, byte_factor: dense over compressed, of the weights in scope; bytes against float32.
         file_bytes: size of `model.safetensors`, the whole model.
         model_parameters, model_bytes: of all tensors of the model.
@@ -129,6 +145,7 @@ class Row(Kept):
         loss_percent: by how much the test perplexity is above the dense row's; None for the dense row.
         folder: the model's folder, relative to the report's.
         note: a remark for readers, such as "diverged in epoch 3".
+        seeds: the runs that were joined; where there are several, the numbers above are their means.
     """
 
     method: str
@@ -141,6 +158,7 @@ class Row(Kept):
     model_parameters: Count
     model_bytes: Count
     nonzeros: Count = 0
+    nonzeros_in_file: Count | None = None
     perplexity_valid: Number
     perplexity_test: Number
     loss_percent: Number
@@ -150,6 +168,7 @@ class Row(Kept):
     weights: tuple[WeightLine, ...] = ()
     curves: tuple[CurvePoint, ...] = ()
     paths: tuple[PathPoint, ...] = ()
+    seeds: tuple[SeedLine, ...] = ()
 
     @property
     def dense(self) -> bool:
@@ -157,10 +176,33 @@ class Row(Kept):
         return self.method == "dense"
 
 
+class ExperimentRun(Kept):
+    """Which run of an experiment a report is of.
+
+    Args:
+        experiment: the name of its folder.
+        row: the name of its recipe, with the factor where a sweep has set it: "pruning-10x".
+        model, seed, epochs: as in the protocol, to be seen at a glance.
+        recipe: every setting, also those that were left to their defaults; without what changes no number.
+    """
+
+    experiment: str
+    row: str
+    model: str
+    seed: int
+    epochs: Count
+    recipe: dict[str, Any]
+
+
 class Report(Kept):
-    """A whole comparison; `report.json` is this and nothing else."""
+    """A whole comparison; `report.json` is this and nothing else.
+
+    Args:
+        run: where the report is of one run of an experiment, which one.
+    """
 
     version: Literal[1] = 1
+    run: ExperimentRun | None = None
     protocol: Protocol
     rows: tuple[Row, ...] = Field(min_length=1)
 

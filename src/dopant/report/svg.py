@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 import matplotlib
@@ -72,6 +73,22 @@ def render(picture: Picture, paint: Callable[[Picture], None]) -> str:
         paint(picture)
         picture.figure.savefig(file, format="svg", metadata={"Date": None})
     return _inline(file.getvalue(), picture)
+
+
+def standalone(picture: str) -> str:
+    """A picture that `render` made as a file of its own, with the page's colours and its dark scheme."""
+    root = ET.fromstring(picture)
+    style = ET.Element("style")
+    own = "text { font-family: system-ui, sans-serif; }\nsvg { background: var(--paper); }\n"
+    style.text = f"\n{resource('colours.css')}{own}"
+    root.insert(0, style)
+    root.set("xmlns", _SVG.strip("{}"))
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def resource(name: str) -> str:
+    """A file of `templates`."""
+    return files("dopant.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _inline(text: str, picture: Picture) -> str:

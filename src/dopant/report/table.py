@@ -25,6 +25,14 @@ class Column:
     left: bool = False
 
 
+def _measured(row: Row, name: str, mean: float | None) -> str:
+    return words.perplexity(mean) + words.spread(getattr(seed, name) for seed in row.seeds)
+
+
+def _loss(row: Row) -> str:
+    return words.percent(row.loss_percent, words.spread((seed.loss_percent for seed in row.seeds), digits=1))
+
+
 COLUMNS: dict[str, Column] = {
     "method": Column("method", lambda row: row.label, left=True),
     "parameters": Column("parameters", lambda row: words.count(row.parameters or None)),
@@ -33,26 +41,34 @@ COLUMNS: dict[str, Column] = {
     "stored_bytes": Column("bytes", lambda row: words.size(row.stored_bytes or None)),
     "byte_factor": Column("fewer\nbytes", lambda row: words.factor(row.byte_factor)),
     "file": Column("whole\nfile", lambda row: words.size(row.file_bytes or None)),
-    "valid": Column("valid\nperpl.", lambda row: words.perplexity(row.perplexity_valid)),
-    "test": Column("test\nperpl.", lambda row: words.perplexity(row.perplexity_test)),
-    "loss": Column("loss", lambda row: words.percent(row.loss_percent)),
+    "valid": Column("valid\nperpl.", lambda row: _measured(row, "perplexity_valid", row.perplexity_valid)),
+    "test": Column("test\nperpl.", lambda row: _measured(row, "perplexity_test", row.perplexity_test)),
+    "loss": Column("loss", _loss),
     "time": Column("training", lambda row: words.duration(row.train_seconds)),
+    "seeds": Column("seeds", lambda row: words.count(len(row.seeds) or None)),
 }
 """All columns in the order in which they are shown."""
 
 _KEEP_FIRST = (
     "method", "test", "loss", "parameter_factor", "byte_factor", "file", "parameters", "valid", "stored_bytes",
-    "time", "nonzeros",
+    "time", "nonzeros", "seeds",
 )  # fmt: skip
 _ALWAYS = 5  # the first of these stay on any terminal; the method's name is cut where they need the room
 _NAME = 16  # but not below this
 
 
+def columns_of(report: Report) -> tuple[str, ...]:
+    """All columns that tell something: how many seeds there are is told where some row has several."""
+    several = any(len(row.seeds) > 1 for row in report.rows)
+    return tuple(name for name in COLUMNS if name != "seeds" or several)
+
+
 def fitting_columns(report: Report, width: int) -> list[str]:
     """The columns that fit into `width` characters without wrapping, the important ones first."""
-    for end in range(len(_KEEP_FIRST), _ALWAYS, -1):
-        if _width(report, _KEEP_FIRST[:end]) <= width:
-            return _in_order(_KEEP_FIRST[:end])
+    names = tuple(name for name in _KEEP_FIRST if name in columns_of(report))
+    for end in range(len(names), _ALWAYS, -1):
+        if _width(report, names[:end]) <= width:
+            return _in_order(names[:end])
     return _in_order(_KEEP_FIRST[:_ALWAYS])
 
 
@@ -99,9 +115,10 @@ def _table(report: Report, names: list[str]) -> Table:
     return table
 
 
-def markdown_table(report: Report, columns: tuple[str, ...] = tuple(COLUMNS)) -> str:
+def markdown_table(report: Report, columns: tuple[str, ...] | None = None) -> str:
     """The table in Markdown, aligned in the source too, with the protocol under it."""
-    chosen = [COLUMNS[name] for name in COLUMNS if name in columns]
+    wanted = columns_of(report) if columns is None else columns
+    chosen = [COLUMNS[name] for name in COLUMNS if name in wanted]
     lines = [[column.header.replace("-\n", "-").replace("\n", " ") for column in chosen]]
     for row in report.rows:
         cells = [column.cell(row).replace("|", "\\|") for column in chosen]
@@ -114,7 +131,7 @@ def markdown_table(report: Report, columns: tuple[str, ...] = tuple(COLUMNS)) ->
     text = "\n".join(
         "| " + " | ".join(_pad(*cell) for cell in zip(cells, widths, chosen, strict=True)) + " |" for cells in lines
     )
-    return f"{text}\n\n{words.protocol_line(report.protocol)}\n"
+    return f"{text}\n\n{words.protocol_line(report)}\n"
 
 
 def _pad(cell: str, width: int, column: Column) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import statistics
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
+from dopant.report.records import Machine, Record
 from dopant.report.report import Protocol, Report, Row
 
 MISSING = "–"
@@ -49,13 +52,19 @@ def perplexity(number: float | None, digits: int = 2) -> str:
     return f"{number:,.{0 if number >= 1000 else digits}f}"
 
 
-def percent(number: float | None) -> str:
-    """A difference with its sign: ``+1.4 %``."""
+def percent(number: float | None, spread: str = "") -> str:
+    """A difference with its sign: ``+1.4 %``; with the spread of several seeds ``+1.4 ± 0.3 %``."""
     if number is None or not isfinite(number):
         return MISSING
     shown = f"{abs(number):,.{0 if abs(number) >= 99.95 else 1}f}"
     sign = "±" if float(shown.replace(",", "")) == 0 else "+" if number > 0 else "−"
-    return f"{sign}{shown} %"
+    return f"{sign}{shown}{spread} %"
+
+
+def spread(values: Iterable[float | None], digits: int = 2) -> str:
+    """`` ± 0.41``, the standard deviation of several seeds; nothing for one."""
+    known = [value for value in values if value is not None and isfinite(value)]
+    return "" if len(known) < 2 else f" ± {statistics.stdev(known):,.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -128,24 +137,52 @@ def headline(report: Report) -> str:
     return summary(report.best or compressed, report)
 
 
-def protocol_line(protocol: Protocol) -> str:
-    """The protocol in one paragraph, to stand under a table."""
+def seeds(report: Report) -> str:
+    """``seed 0``; ``seeds 0, 1, 2`` where rows are means."""
+    found = sorted({line.record.seed for row in report.rows for line in row.seeds}) or [report.protocol.seed]
+    return f"seed{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
+
+
+def machine(machine: Machine) -> str:
+    """``Intel(R) Xeon(R) Processor, 1 thread``; with the accelerator that computed, if one did."""
+    device = "" if machine.device == "cpu" else f"{machine.device}; "
+    return f"{device}{machine.cpu}, {counted(machine.threads, 'thread')}"
+
+
+def _made_by(records: Sequence[Record]) -> str:
+    """Everything that differs among the runs, each once."""
+
+    def each(values: Iterable[str]) -> str:
+        return ", ".join(dict.fromkeys(values))
+
+    commits = list(dict.fromkeys(f"{r.commit[:12]}{' with changes' if r.dirty else ''}" for r in records))
+    return (
+        f"dopant {each(r.versions.dopant for r in records)} (commit{'s' * (len(commits) > 1)} {', '.join(commits)}), "
+        f"python {each(r.versions.python for r in records)}, torch {each(r.versions.torch for r in records)}; "
+        f"{'; '.join(dict.fromkeys(machine(r.machine) for r in records))}."
+    )
+
+
+def protocol_line(report: Report) -> str:
+    """The protocol in one paragraph, to stand under a table; of joined runs, whatever made them."""
+    protocol = report.protocol
+    records = [line.record for row in report.rows for line in row.seeds] or [protocol]
+    several = any(len(row.seeds) > 1 for row in report.rows)
+    means = " (mean ± standard deviation; loss against the dense row of the same seed)" if several else ""
     tokens = protocol.tokens
     carried = "state carried" if protocol.state_carried else "state not carried"
     distilled = f"distilled from {distillation(protocol)}, " if protocol.distillation is not None else ""
-    commit = f"commit {protocol.commit[:12]}{' with changes' if protocol.dirty else ''}"
     return (
         f"Perplexity of the test split of {protocol.corpus} (sha256 {protocol.checksum[:12]}; "
         f"{count(tokens.train)} / {count(tokens.valid)} / {count(tokens.test)} tokens, {protocol.tokenizer} "
         f"vocabulary {count(protocol.vocabulary)}), model {protocol.model}, computed from the files; "
         f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
-        f"{protocol.optimiser}, {distilled}seed {protocol.seed}. "
+        f"{protocol.optimiser}, {distilled}{seeds(report)}{means}. "
         f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
         f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
         f"the file is that of the whole model. "
-        f"dopant {protocol.versions.dopant} ({commit}), python {protocol.versions.python}, "
-        f"torch {protocol.versions.torch}; {protocol.machine.cpu}, {counted(protocol.machine.threads, 'thread')}."
+        f"{_made_by(records)}"
     )
 
 

@@ -1,0 +1,251 @@
+"""An experiment: recipes that are to be compared, each with its seeds, and a sweep over the factor."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from dopant.errors import InputError, RecipeError
+from dopant.plan.target import parse_target
+from dopant.recipes.overrides import Override
+from dopant.recipes.read import checked, read_recipe, read_text
+from dopant.recipes.schema import Recipe
+from dopant.recipes.text import read_yaml
+
+FILE = "experiment.yaml"
+_ALIKE = (
+    "corpus", "tokenizer", "scope", "count", "model.size", "model.hidden", "model.layers", "model.dropout",
+    "model.init", "model.tied", "training.epochs", "training.batch", "training.unroll", "training.learning_rate",
+    "training.constant_epochs", "training.decay", "training.clip",
+)  # fmt: skip
+"""Settings that all recipes of an experiment share: else a table of them would compare schedules, not structures."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _seeds(value: list[int]) -> list[int]:
+    if len(set(value)) < len(value):
+        raise ValueError(f"each seed once, got {', '.join(map(str, value))}")
+    return value
+
+
+def _factor(value: str) -> str:
+    if parse_target(value).factor is None:
+        raise ValueError(f"a factor such as 10x is needed, got {value!r}")
+    return value
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1), AfterValidator(_seeds)]
+Factor = Annotated[str, AfterValidator(_factor)]
+
+
+class Sweep(_Section):
+    """Rows made again at other factors, as a picture of loss against factor.
+
+    Args:
+        rows: names of rows of the experiment.
+        targets: factors such as 10x; where one is the row's own, the row itself is the point.
+        seeds: of each point.
+    """
+
+    rows: Annotated[list[str], Field(min_length=1)]
+    targets: Annotated[list[Factor], Field(min_length=1)]
+    seeds: Seeds = [0]
+
+
+class ExperimentFile(_Section):
+    """What `experiment.yaml` says; the recipes lie beside it.
+
+    Args:
+        description: for the reader.
+        rows: by the name of a recipe, without .yaml, its seeds; in the order of the table.
+        sweep: over the factor; null for none.
+    """
+
+    description: str = ""
+    rows: Annotated[dict[str, Seeds], Field(min_length=1)]
+    sweep: Sweep | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of an experiment: a row with a seed.
+
+    Args:
+        row: the name of the recipe, with the factor where a sweep sets it: "pruning-10x".
+        base: the name of the recipe.
+        recipe: with that seed and factor.
+    """
+
+    row: str
+    base: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Of its record and its folder: "pruning-10x-seed0"."""
+        return f"{self.row}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment with all its runs spelt out.
+
+    Args:
+        name: of its folder.
+        folder: where the recipes are.
+        description: for the reader.
+        trials: every run, those of the table first, of these the first seed of every row first.
+        rows: names of the table's rows in their order.
+        swept: by the name of a recipe, names of the rows that make up its line in the picture.
+    """
+
+    name: str
+    folder: Path
+    description: str
+    trials: tuple[Trial, ...]
+    rows: tuple[str, ...]
+    swept: Mapping[str, tuple[str, ...]]
+
+    def choose(self, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Trial]:
+        """The runs of some rows and seeds; None for all.
+
+        Args:
+            rows: names of rows, or patterns such as "pruning*".
+            seeds: numbers.
+
+        Raises:
+            InputError: a name or a seed that no run has.
+        """
+        names = list(dict.fromkeys(trial.row for trial in self.trials))
+        for pattern in rows or ():
+            if not fnmatch.filter(names, pattern):
+                close = difflib.get_close_matches(pattern, names, n=1)
+                way_out = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+                raise InputError(f"{self.name} has no row {pattern!r}; {way_out}")
+        known = sorted({trial.seed for trial in self.trials})
+        for seed in seeds or ():
+            if seed not in known:
+                raise InputError(f"no row of {self.name} has seed {seed}; there are {', '.join(map(str, known))}")
+        return [
+            trial
+            for trial in self.trials
+            if (rows is None or any(fnmatch.fnmatchcase(trial.row, pattern) for pattern in rows))
+            and (seeds is None or trial.seed in seeds)
+        ]
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """The experiment in a folder with an `experiment.yaml`, or in that file.
+
+    Raises:
+        InputError: there is none.
+        RecipeError: it or one of its recipes has mistakes, or the recipes are not alike enough to be compared.
+    """
+    given = Path(path)
+    file = given if given.suffix in (".yaml", ".yml") else given / FILE
+    if not file.is_file():
+        raise InputError(f"there is no experiment at {given}; needed is a folder with {FILE} and recipes")
+    document = read_yaml(read_text(file), str(file))
+    if document.data is None and not document.mistakes:
+        document.mistake(0, (), "the experiment is empty; write its rows, each with its seeds")
+    content = checked(ExperimentFile, document)
+    folder = file.resolve().parent
+    recipes = {name: _read_row(name, file) for name in content.rows}
+    _check_alike(recipes, str(file))
+    found = [
+        Trial(name, name, seed, _seeded(recipes[name], seed)) for name, seeds in content.rows.items() for seed in seeds
+    ]
+    swept: dict[str, tuple[str, ...]] = {}
+    if content.sweep is not None:
+        for base in content.sweep.rows:
+            if base not in recipes:
+                raise RecipeError(f"{file}: sweep.rows: {base!r} is no row; {_did_you_mean(base, list(recipes))}")
+            points = [_swept(base, recipes[base], target, file) for target in content.sweep.targets]
+            swept[base] = tuple(dict.fromkeys(row for row, _ in points))
+            found += [
+                Trial(row, base, seed, _seeded(recipe, seed)) for row, recipe in points for seed in content.sweep.seeds
+            ]
+    trials = {(trial.row, trial.seed): trial for trial in reversed(found)}
+    place = {name: index for index, name in enumerate(recipes)}
+    ordered = sorted(
+        trials.values(), key=lambda t: (t.row != t.base, t.seed, place[t.base], t.recipe.plan_target().factor or 0)
+    )
+    return Experiment(folder.name, folder, content.description, tuple(ordered), tuple(recipes), swept)
+
+
+def _read_row(name: str, file: Path) -> Recipe:
+    recipe = file.parent / f"{name}.yaml"
+    there = sorted(path.stem for path in file.parent.glob("*.yaml") if path.name != file.name)
+    if name not in there:  # also where the name is a path to somewhere else
+        raise RecipeError(f"{file}: rows: there is no recipe {name}.yaml beside it; {_did_you_mean(name, there)}")
+    # prose is no part of a run: to change it must not begin one anew
+    read = read_recipe(recipe, [Override("description", "", FILE)])
+    if read.start == "dense" or read.training.distillation.weight > 0.0:
+        raise RecipeError(
+            f"{recipe} needs a trained dense model, and the rows of an experiment stand alone; "
+            "set start to scratch and training.distillation.weight to 0"
+        )
+    return read
+
+
+def _check_alike(recipes: Mapping[str, Recipe], file: str) -> None:
+    for key in _ALIKE:
+        # a dense row has no target that could be counted
+        values = {n: flat(r)[key] for n, r in recipes.items() if key != "count" or r.method != "dense"}
+        first = next(iter(values), "")
+        for name, value in values.items():
+            if value != values[first]:
+                raise RecipeError(
+                    f"{file}: rows of an experiment differ in their structures alone, but {key} is {values[first]} in "
+                    f"{first}.yaml and {value} in {name}.yaml; make them equal"
+                )
+
+
+def _swept(base: str, recipe: Recipe, target: str, file: Path) -> tuple[str, Recipe]:
+    """The row at another factor, and its name; the row itself at its own."""
+    if recipe.method == "dense":
+        raise RecipeError(f"{file}: sweep.rows: {base!r} is dense and has no factor; name compressed rows")
+    factor = parse_target(target).factor
+    if recipe.target is not None and parse_target(recipe.target).factor == factor:
+        return base, recipe
+    place, target = f"sweep.targets {target}", f"{factor:g}x"
+    changes = [
+        Override("description", "", FILE),
+        Override("target_bytes", None, place),
+        Override("target", target, place),
+    ]
+    return f"{base}-{target}", read_recipe(file.parent / f"{base}.yaml", changes)
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    return recipe.model_copy(update={"seed": seed})
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every setting by its dotted key."""
+
+    def walk(data: Mapping[str, Any], before: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in data.items():
+            if isinstance(value, dict) and key not in ("tokenizer", "structure"):
+                found |= walk(value, f"{before}{key}.")
+            else:
+                found[f"{before}{key}"] = value
+        return found
+
+    return walk(recipe.model_dump(mode="json"), "")
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known) or 'none'}"

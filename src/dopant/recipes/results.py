@@ -1,0 +1,357 @@
+"""From experiments to records to tables: what is missing or out of date is made, and nothing else is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dopant import version
+from dopant.data import Corpus, read_corpus
+from dopant.errors import DopantError, InputError, PlanError, RecipeError, ResumeError, TrainingError
+from dopant.recipes.experiments import Experiment, Trial, flat, read_experiment
+from dopant.recipes.places import Places
+from dopant.recipes.planning import plan_recipes, read_vocabularies
+from dopant.recipes.read import recipe_from, resolved_yaml
+from dopant.recipes.run import check_device, label, schedule
+from dopant.recipes.schema import Recipe
+from dopant.recipes.side_by_side import Job, Listener, run_jobs
+from dopant.report.drawing import WIDE
+from dopant.report.join import join_seeds
+from dopant.report.plots import loss_against_factor
+from dopant.report.records import find_code
+from dopant.report.report import ExperimentRun, Report, read_report, write_report
+from dopant.report.svg import standalone
+from dopant.report.writing import write_text
+
+JOBS_ON_A_GPU = 4  # an LSTM's step is many small kernels: one run leaves most of a GPU idle
+_NOT_KEPT = ("description", "corpus", "seed")
+"""Keys of a recipe that its record has in another form, or does not need: prose, the text's checksum, the seed."""
+
+_NO_NUMBER = (*_NOT_KEPT, "training.checkpoint_every", "training.trace_every")
+"""Keys of a recipe that change no number of a record."""
+
+StateName = Literal["done", "missing", "out of date", "older code", "another's"]
+
+
+@dataclass(frozen=True)
+class State:
+    """How one run of an experiment stands.
+
+    Args:
+        run: its name, and that of its record.
+        state: `done`; `missing`; `out of date` (the record is of another recipe or text); `older code` (the record
+            does not say which recipe it is of); `another's` (the file is no record, or that of another run).
+        why: in words.
+        counts: whether its record is part of the tables.
+        other_code: whether its record was made by other code than this.
+        make: whether it is to be made now.
+    """
+
+    run: str
+    state: StateName
+    why: str
+    counts: bool = False
+    other_code: bool = False
+    make: bool = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """What there is after `results`.
+
+    Args:
+        states: of every run, as it stood before.
+        report: the table; None where no record counts.
+        factors: every point of the sweep; None without any.
+    """
+
+    states: tuple[State, ...]
+    report: Report | None
+    factors: Report | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `dopant results --json` prints it."""
+        report = None if self.report is None else self.report.model_dump(mode="json")
+        return {"runs": [asdict(state) for state in self.states], "report": report}
+
+
+def results(
+    experiment: str | Path,
+    corpus: str | Path | Corpus | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    runs: str | Path | None = None,
+    jobs: int | None = None,
+    threads: int = 1,
+    device: str = "auto",
+    replace: bool = False,
+    dry_run: bool = False,
+    tables_only: bool = False,
+    announce: Callable[[Sequence[State]], None] | None = None,
+    listener: Listener | None = None,
+) -> Results:
+    """Make the records of an experiment that are missing or out of date, and its tables from all of them.
+
+    Each run is written to `<out>/<row>-seed<k>.json` as it ends, so that whatever happens to the others it is kept; an
+    interrupted run goes on from its checkpoint in `<runs>` when this is called again.
+
+    Args:
+        experiment: a folder with an `experiment.yaml`.
+        corpus: what to read; None for what the recipes name.
+        rows: names of rows, or patterns such as "pruning*"; None for all. Tables have all rows in any case.
+        seeds: None for all.
+        out: folder of the records; None for `results/<name>`.
+        runs: folder of models and checkpoints; None for `runs/<name>`.
+        jobs: runs at a time; None for one a core, on a GPU at most four.
+        threads: threads of each run.
+        device: cpu, cuda, or auto: cuda where there is one.
+        replace: make those again, too, whose records other code has made: another commit, or one that did not note
+            its recipe. Without it such a record is only replaced if its recipe or text has changed since.
+        dry_run: look, and change nothing.
+        tables_only: run nothing; make the tables from the records that are there.
+        announce: told how all runs stand before anything is done.
+        listener: told twice a second how those stand that are made.
+
+    Raises:
+        InputError: no such experiment, row, seed, text or device, or something is in the way.
+        RecipeError: mistakes in the experiment or its recipes.
+        PlanError: a target that cannot be met.
+        TrainingError: some runs failed; the records of all others and the tables are written.
+    """
+    found = read_experiment(experiment)
+    chosen = {trial.name for trial in found.choose(rows, seeds)}
+    records, folder = Path(out or Path("results") / found.name), Path(runs or Path("runs") / found.name)
+    for place in (records, folder):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, and a folder is needed; choose another place")
+    text = _text(found, corpus)
+    states: list[State] = []
+    code, _ = find_code()
+    for trial in found.trials:
+        state = _state(trial, found, records, text, code)
+        wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
+        states.append(dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only))
+    if announce is not None:
+        announce(states)
+    wanted = [trial for trial, state in zip(found.trials, states, strict=True) if state.make]
+    if dry_run or not wanted:
+        return Results(tuple(states), *_tables(found, records, text, write=not dry_run))
+    if isinstance(text, DopantError):
+        raise text
+    device = _device(device)
+    _check_plans(wanted, text)
+    kinds = {state.run: state.state for state in states}
+    shown = [_shown(experiment), *_flags(corpus, device, threads)]
+    work = [_job(trial, kinds[trial.name], folder, shown, replace=replace) for trial in wanted]
+    records.mkdir(parents=True, exist_ok=True)
+    by_name = {trial.name: trial for trial in wanted}
+    failed: dict[str, DopantError] = {}
+
+    def keep(name: str, ended: Report | DopantError) -> None:
+        if isinstance(ended, Report):
+            write_report(_record(ended, by_name[name], found), _file(records, by_name[name]))
+        else:
+            failed[name] = _with_a_way_out(ended, Places(folder / name))
+
+    try:
+        run_jobs(
+            work,
+            text,
+            workers=jobs or _workers(device),
+            threads=threads,
+            options={"device": device},
+            listener=listener,
+            on_end=keep,
+        )
+    except KeyboardInterrupt:
+        _tables(found, records, text, write=True)
+        raise
+    tables = _tables(found, records, text, write=True)
+    if failed:
+        told = "\n  ".join(f"{name}: {error}" for name, error in failed.items())
+        raise TrainingError(
+            f"{len(failed)} of {len(wanted)} runs failed, the others are in {records}; the same command tries again "
+            f"what is missing:\n  {told}"
+        )
+    return Results(tuple(states), *tables)
+
+
+def _text(experiment: Experiment, corpus: str | Path | Corpus | None) -> Corpus | DopantError:
+    """The text; where none was named and the recipes' is not here, the error for when it is needed."""
+    if isinstance(corpus, Corpus):
+        return corpus
+    try:
+        text = read_corpus(corpus if corpus is not None else experiment.trials[0].recipe.corpus)
+    except InputError as error:
+        if corpus is not None:
+            raise
+        return InputError(f"{error}; or name one with --corpus")
+    # records tell no one where on a machine something was
+    kept = {key: _shown(value) if key == "path" else value for key, value in text.source.items()}
+    return dataclasses.replace(text, source=kept)
+
+
+def _shown(path: str | Path) -> str:
+    """A path as records may tell it: relative to where the command was given, else its name alone."""
+    place = Path(path)
+    if not place.is_absolute():
+        return str(place)
+    here = Path.cwd()
+    return str(place.relative_to(here)) if place.is_relative_to(here) else place.name
+
+
+def _flags(corpus: str | Path | Corpus | None, device: str, threads: int) -> list[str]:
+    given = [] if corpus is None or isinstance(corpus, Corpus) else ["--corpus", _shown(corpus)]
+    return [*given, "--device", device, *(["--threads", str(threads)] if threads != 1 else [])]
+
+
+def _file(records: Path, trial: Trial) -> Path:
+    return records / f"{trial.name}.json"
+
+
+def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError, code: str = "") -> State:
+    """How a run stands, where `code` is the commit that runs now."""
+    file = _file(records, trial)
+    if not os.path.lexists(file):
+        return State(trial.name, "missing", "")
+
+    def found(state: StateName, why: str, *, counts: bool = False, other_code: bool = True) -> State:
+        return State(trial.name, state, why, counts, other_code)
+
+    try:
+        record = read_report(file)
+    except InputError as error:
+        return found("another's", str(error).splitlines()[0])
+    protocol, run = record.protocol, record.run
+    made = f"made by {_code(record)} on {protocol.time[:10]}"
+    if len(record.rows) != 1 or protocol.seed != trial.seed:
+        return found("another's", f"{file} is no record of one row with seed {trial.seed}")
+    if run is None:
+        differing = _contradictions(record, trial.recipe)
+        if differing:
+            return found("older code", f"{made}, of another recipe: {differing}")
+        return found("older code", f"{made}, which did not note its recipe", counts=True)
+    if (run.experiment, run.row, run.seed) != (experiment.name, trial.row, trial.seed):
+        return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
+    theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
+    other_code = theirs != (version.VERSION, code, False)
+    changed = _changed(run.recipe, trial.recipe)
+    if isinstance(text, Corpus) and protocol.checksum != text.checksum:
+        changed = ", ".join(filter(None, [changed, f"the text has sha256 {text.checksum[:12]} now"]))
+    if changed:
+        return found("out of date", f"{changed}; {made}", other_code=other_code)
+    return found("done", made, counts=True, other_code=other_code)
+
+
+def _code(record: Report) -> str:
+    return f"commit {record.protocol.commit[:12]}{' with changes' if record.protocol.dirty else ''}"
+
+
+def _contradictions(record: Report, recipe: Recipe) -> str:
+    """What an old record says of its run that the recipe says otherwise."""
+    row, protocol = record.rows[0], record.protocol
+    told = {"method": row.method, "label": row.label}
+    ours: dict[str, Any] = {"method": recipe.method, "label": label(recipe)}
+    expected = schedule(recipe)
+    if recipe.method != "dense":  # which has no target
+        expected["target"] = recipe.target if recipe.target_bytes is None else f"{recipe.target_bytes} bytes"
+    ours |= expected
+    theirs = told | {key: getattr(protocol, key) for key in expected}
+    return ", ".join(f"{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key])
+
+
+def _changed(kept: dict[str, Any], recipe: Recipe) -> str:
+    """What is set otherwise now; a key that is new since then had its default."""
+    try:
+        before = flat(recipe_from(kept))
+    except RecipeError:
+        return "its recipe has settings that this version does not know"
+    now = flat(recipe)
+    differing = [key for key in now if now[key] != before.get(key) and key not in _NO_NUMBER]
+    changes = [f"{key} is {now[key]}, was {before.get(key)}" for key in differing]
+    return ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
+    return device
+
+
+def _workers(device: str) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if device == "cpu" else min(JOBS_ON_A_GPU, cores)
+
+
+def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:
+    recipes = {trial.row: trial.recipe for trial in trials}
+    for row, plan in plan_recipes(recipes, read_vocabularies(recipes, text)).items():
+        if isinstance(plan, PlanError):
+            raise PlanError(f"{row}: {plan}")
+
+
+def _job(trial: Trial, state: StateName, folder: Path, shown: Sequence[str], *, replace: bool) -> Job:
+    """Go on with a run of this recipe that was not finished; take one that was, if its record alone is missing."""
+    places = Places(folder / trial.name)
+    there = os.path.lexists(places.run) or os.path.lexists(places.model)
+    finished = places.report.exists() and places.model.exists()
+    same = places.recipe.is_file() and places.recipe.read_text("utf-8") == resolved_yaml(trial.recipe)
+    if there and finished and not same and state == "missing" and not replace:
+        raise InputError(
+            f"{places.model} is a finished model of another recipe ({places.recipe}), and there is no record of it; "
+            "move it away, choose another place with --runs, or start anew with --replace"
+        )
+    resume = there and same and (not finished or state == "missing")
+    command = ("results", shown[0], "--rows", trial.row, "--seeds", str(trial.seed), *shown[1:])
+    options = {"resume": resume, "force": there and not resume, "command": command}
+    return Job(trial.name, trial.recipe, places.model, options=options)
+
+
+def _with_a_way_out(error: DopantError, places: Places) -> DopantError:
+    if isinstance(error, ResumeError):
+        return ResumeError(f"{places.run} was begun by other code or on another text; remove it to start anew")
+    return error
+
+
+def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
+    run = ExperimentRun(
+        experiment=experiment.name,
+        row=trial.row,
+        model=report.protocol.model,
+        seed=trial.seed,
+        epochs=report.protocol.epochs,
+        recipe={key: value for key, value in trial.recipe.model_dump(mode="json").items() if key not in _NOT_KEPT},
+    )
+    return report.model_copy(update={"run": run})
+
+
+def _tables(
+    experiment: Experiment, records: Path, text: Corpus | DopantError, *, write: bool
+) -> tuple[Report | None, Report | None]:
+    """All records that count as the table, those of the sweep as a second one with its picture."""
+    kept: dict[str, list[Report]] = {}
+    for trial in experiment.trials:
+        if _state(trial, experiment, records, text).counts:
+            kept.setdefault(trial.row, []).append(read_report(_file(records, trial)))
+    table = {row: kept[row] for row in experiment.rows if row in kept}
+    report = join_seeds(table) if table else None
+    points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}
+    dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
+    factors = join_seeds({**dense, **points}) if any(row not in table for row in points) else None
+    if write and report is not None:
+        write_report(report, records / "report.json")
+    if write and factors is not None:
+        write_report(factors, records / "factors.json")
+        picture = loss_against_factor(factors, WIDE, "factors")
+        if picture is not None:
+            write_text(records / "factors.svg", standalone(picture))
+    return report, factors

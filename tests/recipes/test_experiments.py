@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dopant.errors import InputError, RecipeError
+from dopant.recipes.experiments import FILE, Trial, flat, read_experiment
+from dopant.recipes.planning import plan_recipes
+from dopant.recipes.run import label
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(path.parent for path in (ROOT / "experiments").glob(f"*/{FILE}"))
+Write = Callable[..., Path]
+
+
+def names(trials: Any) -> list[str]:
+    return [trial.name for trial in trials]
+
+
+def test_runs_are_spelt_out_the_table_first_and_the_first_seed_of_each_row_first(write: Write) -> None:
+    folder = write("rows: {dense: [0, 1], lmf: [0, 1], pruning: [0]}\nsweep: {rows: [lmf], targets: [3x, 4x]}\n")
+    experiment = read_experiment(folder)
+    first = ["dense-seed0", "lmf-seed0", "pruning-seed0"]
+    assert names(experiment.trials) == [*first, "dense-seed1", "lmf-seed1", "lmf-3x-seed0"]
+    assert experiment.rows == ("dense", "lmf", "pruning")
+    assert experiment.swept == {"lmf": ("lmf-3x", "lmf")}  # at its own factor the row itself is the point
+    swept = experiment.trials[-1].recipe
+    assert (swept.target, swept.seed, swept.method) == ("3x", 0, "lmf")
+    assert experiment.trials[4].recipe.seed == 1
+    assert read_experiment(folder / FILE) == experiment
+
+
+def test_some_rows_and_seeds(write: Write) -> None:
+    experiment = read_experiment(
+        write("rows: {dense: [0, 1], lmf: [0]}\nsweep: {rows: [lmf], targets: [3x], seeds: [0, 1]}\n")
+    )
+    assert names(experiment.choose(["lmf"])) == ["lmf-seed0"]
+    assert names(experiment.choose(["lmf*"])) == ["lmf-seed0", "lmf-3x-seed0", "lmf-3x-seed1"]
+    assert names(experiment.choose(["dense", "lmf-3x"], [1])) == ["dense-seed1", "lmf-3x-seed1"]
+    with pytest.raises(InputError, match="no row 'lfm'; did you mean 'lmf'"):
+        experiment.choose(["lfm"])
+    with pytest.raises(InputError, match="has seed 7; there are 0, 1"):
+        experiment.choose(seeds=[0, 7])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the experiment is empty"),
+        ("rows: {dense: [0]}\nseeds: [1]\n", r"experiment\.yaml:2: seeds: unknown key"),
+        ("rows: {dense: 0}\n", "rows.dense: .*list"),
+        ("rows: {dense: []}\n", "rows.dense: .*at least 1"),
+        ("rows: {dense: [0, 0]}\n", "rows.dense: each seed once"),
+        ("rows: {dense: [-1]}\n", "greater than or equal to 0"),
+        ("rows: {}\n", "rows: .*at least 1"),
+        ("rows: {lfm: [0]}\n", r"there is no recipe lfm\.yaml beside it; did you mean 'lmf'"),
+        ("rows: {../other: [0]}\n", r"there is no recipe \.\./other\.yaml beside it"),
+        ("rows: {dense: [0], lmf: [0], longer: [0]}\n", "training.epochs is 1 in dense.yaml and 2 in longer.yaml"),
+        ("rows: {lmf: [0], bytes: [0]}\n", "count is parameters in lmf.yaml and bytes in bytes.yaml"),
+        ("rows: {recovered: [0]}\n", "recovered.yaml needs a trained dense model"),
+        ("rows: {lmf: [0]}\nsweep: {rows: [pruning], targets: [3x]}\n", "sweep.rows: 'pruning' is no row"),
+        ("rows: {dense: [0]}\nsweep: {rows: [dense], targets: [3x]}\n", "'dense' is dense and has no factor"),
+        ("rows: {lmf: [0]}\nsweep: {rows: [lmf], targets: [1MB]}\n", "a factor such as 10x is needed, got '1MB'"),
+        ("rows: {lmf: [0]}\nsweep: {rows: [lmf], target: [3x]}\n", "sweep.target: unknown key; did you mean 'targets'"),
+        ("rows: [dense\n", "not valid YAML"),
+    ],
+)
+def test_mistakes_are_told_with_their_place(write: Write, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_experiment(write(text))
+
+
+def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(InputError, match=r"needed is a folder with experiment\.yaml and recipes"):
+            read_experiment(place)
+    (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        read_experiment(tmp_path)
+
+
+def ramps(trials: tuple[Trial, ...]) -> set[str]:
+    """How rows with an overlay come to their sparsity."""
+    return {
+        str(trial.recipe.training.sparsify)
+        for trial in trials
+        if trial.recipe.method == "pruning" or trial.recipe.method.startswith("doped")
+    }
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
+    """Equal schedules (refused otherwise), equal ramps, one rate of dropout, a label a row, and every plan possible."""
+    experiment = read_experiment(folder)
+    assert len(ramps(experiment.trials)) == 1
+    assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.1}
+    table = {trial.row: trial.recipe for trial in experiment.trials if trial.row in experiment.rows}
+    assert len({label(recipe) for recipe in table.values()}) == len(table)
+    assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)
+    recipes = {trial.row: trial.recipe for trial in experiment.trials}
+    plans = plan_recipes(recipes, dict.fromkeys(recipes, 10_000))
+    assert not [plan for plan in plans.values() if isinstance(plan, Exception)]
+    ramp = next(t for t in experiment.trials if t.row == "pruning").recipe.training
+    assert ramp.sparsify.end * ramp.epochs < ramp.constant_epochs  # over before the learning rate first falls
+    schedule = flat(next(iter(table.values())))
+    assert schedule["corpus"] == "ptb"
