@@ -24,7 +24,7 @@ NOTE = "built.txt"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
     *("-std=gnu++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-    *("-fvisibility=hidden", "-fPIC", "-shared"),
+    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
 )
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")

@@ -143,21 +143,30 @@ class Kronecker final : public Weight {
     const int columns = static_cast<int>(wide);
     float* in = arena.take<float>(static_cast<size_t>(n) * wide);
     float* out = arena.take<float>(static_cast<size_t>(m) * wide);
-    for (size_t b = 0; b < before; ++b)
-      for (int j = 0; j < n; ++j) move<false>(from + (b * n + j) * behind, in + j * wide + b * behind, behind);
+    swap_axes(from, before, static_cast<size_t>(n), behind, in, false);
     gemm({factor, n}, {in, columns}, out, columns, false, m, n, columns);
-    for (size_t b = 0; b < before; ++b)
-      for (int i = 0; i < m; ++i) {
-        const float* part = out + i * wide + b * behind;
-        float* there = to + (b * m + i) * behind;
-        onto ? move<true>(part, there, behind) : move<false>(part, there, behind);
-      }
+    swap_axes(out, static_cast<size_t>(m), before, behind, to, onto);
   }
-  template <bool Onto>
-  static void move(const float* from, float* to, size_t count) {
-    size_t k = 0;
-    for (; k + 8 <= count; k += 8) store<8>(to + k, Onto ? load<8>(to + k) + load<8>(from + k) : load<8>(from + k));
-    for (; k < count; ++k) to[k] = Onto ? to[k] + from[k] : from[k];
+
+  // to (b, a, behind) = or, `onto` what is there, += from (a, b, behind)
+  static void swap_axes(const float* from, size_t a, size_t b, size_t behind, float* to, bool onto) {
+    if (behind == 4) return swap_axes_of<4>(from, a, b, to, onto);
+    if (behind == 8) return swap_axes_of<8>(from, a, b, to, onto);
+    if (behind == 16) return swap_axes_of<16>(from, a, b, to, onto);
+    for (size_t i = 0; i < a; ++i)
+      for (size_t j = 0; j < b; ++j)
+        for (size_t k = 0; k < behind; ++k) {
+          float& there = to[(j * a + i) * behind + k];
+          there = (onto ? there : 0.0f) + from[(i * b + j) * behind + k];
+        }
+  }
+  template <int N>
+  static void swap_axes_of(const float* from, size_t a, size_t b, float* to, bool onto) {
+    for (size_t i = 0; i < a; ++i)
+      for (size_t j = 0; j < b; ++j, from += N) {
+        float* there = to + (j * a + i) * N;
+        store<N>(there, onto ? load<N>(there) + load<N>(from) : load<N>(from));
+      }
   }
 
   int terms_;

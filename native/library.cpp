@@ -13,6 +13,7 @@
 #include "limits.hpp"
 #include "lstm.hpp"
 #include "sparse.hpp"
+#include "threads.hpp"
 
 #define API extern "C" __attribute__((visibility("default")))
 
@@ -62,7 +63,7 @@ WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* sta
 
 }  // namespace
 
-API int dopant_version() { return 1; }
+API int dopant_version() { return 2; }
 API const char* dopant_error() { return last_error.c_str(); }
 
 // The best level of this processor among those that build_native.py builds.
@@ -115,13 +116,17 @@ API void* dopant_product(const void* left, const void* right) {
 API void dopant_free_weight(void* handle) { delete static_cast<WeightPointer*>(handle); }
 API int64_t dopant_weight_bytes(const void* handle) { return static_cast<int64_t>(weight(handle)->bytes()); }
 
+// How many threads share a large batch, from now on and for all of the process.
+API void dopant_set_threads(int count) { Threads::wanted() = std::max(1, count); }
+
 // y (batch, rows) = x (batch, columns) Wᵀ + bias; bias may be null.
 API int dopant_linear(const void* handle, const float* bias, const float* x, int batch, float* y) {
   return guarded([&] {
     const Weight& w = *weight(handle);
-    Arena& arena = Arena::of_this_thread();
-    for (int first = 0; first < batch; first += 32) {
+    Threads::run((batch + 31) / 32, [&](int part) {
+      Arena& arena = Arena::of_this_thread();
       Arena::Scope scope(arena);
+      const int first = part * 32;
       const int count = std::min(32, batch - first), lanes = lanes_of(count);
       const float* from = x + static_cast<size_t>(first) * w.columns;
       float* to = y + static_cast<size_t>(first) * w.rows;
@@ -131,7 +136,7 @@ API int dopant_linear(const void* handle, const float* bias, const float* x, int
       spread(bias, w.rows, out, lanes);
       w.apply(in, out, lanes);
       from_lanes(out, count, w.rows, lanes, to, static_cast<size_t>(w.rows));
-    }
+    });
   });
 }
 

@@ -9,6 +9,7 @@
 
 #include "cell.hpp"
 #include "layout.hpp"
+#include "threads.hpp"
 #include "weight.hpp"
 
 namespace dopant {
@@ -38,29 +39,66 @@ class Lstm {
     return total * static_cast<size_t>(lanes_of(batch));
   }
 
-  // x (steps, batch, inputs) -> y (steps, batch, outputs); the state is read and replaced. In one direction all layers
-  // go through a few steps before the next few: what a layer leaves for the next one then stays in the cache.
+  // x (steps, batch, inputs) -> y (steps, batch, outputs); the state is read and replaced. A large batch is shared among
+  // threads, in parts of whole registers.
   void run(const float* x, int steps, int batch, float* state, float* y) const {
-    const int few = directions_ == 1 ? std::max(1, 32 / lanes_of(batch)) : steps;
-    for (int t = 0; t < steps; t += few) {
-      const size_t at = static_cast<size_t>(t) * batch;
-      run_few(x + at * inputs(), std::min(few, steps - t), batch, state, y + at * outputs());
-    }
+    const int threads = std::min(static_cast<int>(Threads::wanted()), (batch + 15) / 16);
+    const int size = ((batch + threads - 1) / threads + 15) / 16 * 16, parts = (batch + size - 1) / size;
+    if (parts == 1) return run_part({x, y, steps, batch, batch}, state);
+    Threads::run(parts, [&](int part) {
+      const int first = part * size, count = std::min(size, batch - first);
+      Arena& arena = Arena::of_this_thread();
+      Arena::Scope scope(arena);
+      float* own = arena.take<float>(state_size(count));
+      std::memset(own, 0, sizeof(float) * state_size(count));  // also of lanes that are there to fill registers
+      copy_state(state + first, lanes_of(batch), own, lanes_of(count), count);
+      run_part({x + static_cast<size_t>(first) * inputs(), y + static_cast<size_t>(first) * outputs(), steps, count, batch},
+               own);
+      copy_state(own, lanes_of(count), state + first, lanes_of(batch), count);
+    });
   }
 
  private:
-  void run_few(const float* x, int steps, int batch, float* state, float* y) const {
+  struct Part {  // of a batch: `count` sequences, which lie together in a step of x and y
+    const float* x;
+    float* y;
+    int steps, count, batch;
+  };
+
+  // `count` lanes of all that a state holds, from one that has `from_lanes` to one that has `to_lanes`.
+  void copy_state(const float* from, int from_lanes, float* to, int to_lanes, int count) const {
+    for (size_t left = state_size(1); left > 0; --left, from += from_lanes, to += to_lanes)
+      std::memcpy(to, from, sizeof(float) * static_cast<size_t>(count));
+  }
+
+  // In one direction all layers go through a few steps before the next few: what a layer leaves for the next one then
+  // stays in the cache.
+  void run_part(const Part& part, float* state) const {
+    const int few = directions_ == 1 ? std::max(1, 32 / lanes_of(part.count)) : part.steps;
+    for (int t = 0; t < part.steps; t += few) {
+      const size_t at = static_cast<size_t>(t) * part.batch;
+      run_few({part.x + at * inputs(), part.y + at * outputs(), std::min(few, part.steps - t), part.count, part.batch},
+              state);
+    }
+  }
+
+  void run_few(const Part& part, float* state) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
-    const int lanes = lanes_of(batch);
-    float* from = arena.take<float>(static_cast<size_t>(steps) * inputs() * lanes);
+    const int steps = part.steps, lanes = lanes_of(part.count);
+    // Behind the input of a single step there is room for h, so that [x; h] need not be put together elsewhere.
+    auto room = [&](int width, size_t reader) {
+      const size_t behind = steps == 1 && reader < layers_.size() ? layers_[reader].outputs() : 0;
+      return (static_cast<size_t>(steps) * width + behind) * lanes;
+    };
+    float* from = arena.take<float>(room(inputs(), 0));
     for (int t = 0; t < steps; ++t) {
       const size_t at = static_cast<size_t>(t) * inputs();
-      to_lanes(x + at * batch, batch, inputs(), from + at * lanes, lanes);
+      to_lanes(part.x + at * part.batch, part.count, inputs(), from + at * lanes, lanes);
     }
     for (size_t first = 0; first < layers_.size(); first += static_cast<size_t>(directions_)) {
       const int width = layers_[first].outputs() * directions_;
-      float* to = arena.take<float>(static_cast<size_t>(steps) * width * lanes);
+      float* to = arena.take<float>(room(width, first + static_cast<size_t>(directions_)));
       for (int direction = 0; direction < directions_; ++direction) {
         const LstmLayer& layer = layers_[first + direction];
         Direction d{layer, from, to + static_cast<size_t>(direction) * layer.outputs() * lanes,
@@ -72,20 +110,20 @@ class Lstm {
     }
     for (int t = 0; t < steps; ++t) {
       const size_t at = static_cast<size_t>(t) * outputs();
-      from_lanes(from + at * lanes, batch, outputs(), lanes, y + at * batch, static_cast<size_t>(outputs()));
+      from_lanes(from + at * lanes, part.count, outputs(), lanes, part.y + at * part.batch,
+                 static_cast<size_t>(outputs()));
     }
   }
 
   // One layer in one direction over a whole sequence of (inputs, lanes).
   struct Direction {
     const LstmLayer& layer;
-    const float* x;
+    float* x;
     float* y;           // of step 0
     size_t y_stride;    // from step to step
     int steps, lanes;
     bool backward;
 
-    size_t gate_count() const { return static_cast<size_t>(4) * layer.hidden * lanes; }
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
 
@@ -93,25 +131,25 @@ class Lstm {
       Arena::Scope scope(arena);
       const size_t h_size = static_cast<size_t>(layer.outputs()) * lanes;
       float* c = state + h_size;
-      float* gates = arena.take<float>(gate_count());
+      float* gates = arena.take<float>(static_cast<size_t>(4) * layer.hidden * lanes);
       float* hidden = layer.projection ? arena.take<float>(static_cast<size_t>(layer.hidden) * lanes) : nullptr;
       const size_t x_size = layer.recurrent ? 0 : static_cast<size_t>(layer.inputs) * lanes;
-      float* joint = arena.take<float>(x_size + h_size);  // [x; h], or h alone
-      float* h = joint + x_size;
-      std::memcpy(h, state, sizeof(float) * h_size);
+      float* joint = steps == 1 && !layer.recurrent ? x : arena.take<float>(x_size + h_size);  // [x; h], or h alone
+      float* before = joint + x_size;
+      std::memcpy(before, state, sizeof(float) * h_size);
       for (int n = 0; n < steps; ++n) {
+        float* h = y + static_cast<size_t>(step(n)) * y_stride;
         if (layer.recurrent) {
           layer.input->set(input(n), gates, lanes);
-          layer.recurrent->apply(h, gates, lanes);
+          layer.recurrent->apply(before, gates, lanes);
         } else {
-          std::memcpy(joint, input(n), sizeof(float) * x_size);
+          if (steps > 1) std::memcpy(joint, input(n), sizeof(float) * x_size);
           layer.input->set(joint, gates, lanes);
         }
         cell(gates, layer.bias.data(), c, layer.projection ? hidden : h, layer.hidden, lanes);
         if (layer.projection) layer.projection->set(hidden, h, lanes);
-        std::memcpy(y + static_cast<size_t>(step(n)) * y_stride, h, sizeof(float) * h_size);
+        std::memcpy(n + 1 < steps ? before : state, h, sizeof(float) * h_size);
       }
-      std::memcpy(state, h, sizeof(float) * h_size);
     }
   };
 

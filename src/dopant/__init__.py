@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dopant.layers.lstm import LSTM as LSTM
     from dopant.models.language_model import LanguageModel as LanguageModel
     from dopant.models.language_model import LanguageModelConfig as LanguageModelConfig
+    from dopant.native.threads import set_threads as set_threads
     from dopant.plan.apply import apply_plan as apply_plan
     from dopant.plan.plan import Plan as Plan
     from dopant.plan.plan import make_plan as make_plan
@@ -99,6 +100,7 @@ _HOMES = {
     "LSTM": "dopant.layers.lstm",
     "LanguageModel": "dopant.models.language_model",
     "LanguageModelConfig": "dopant.models.language_model",
+    "set_threads": "dopant.native.threads",
     "apply_plan": "dopant.plan.apply",
     "Plan": "dopant.plan.plan",
     "make_plan": "dopant.plan.plan",

@@ -20,6 +20,7 @@ void* dopant_stack(const void* const* parts, int count);
 void* dopant_product(const void* left, const void* right);
 void dopant_free_weight(void* handle);
 int64_t dopant_weight_bytes(const void* handle);
+void dopant_set_threads(int count);
 int dopant_linear(const void* handle, const float* bias, const float* x, int batch, float* y);
 int dopant_rows(const void* handle, const int64_t* index, int64_t count, float* y);
 void* dopant_lstm(int count, int directions, const void* const* input, const void* const* recurrent,

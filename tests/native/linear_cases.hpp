@@ -83,14 +83,17 @@ inline void check_not_finite(const Case& c, int batch, float bad, Random& random
   }
 }
 
+// Callers at the same time, whose batches are large enough to be shared among threads of the library's own.
 inline void check_threads(const Case& c, Random& random) {
-  const int rows = c.dense.rows, columns = c.dense.columns, batch = 5;
+  const int rows = c.dense.rows, columns = c.dense.columns, batch = 70;
+  dopant_set_threads(3);
   const auto x = random.values(static_cast<size_t>(batch) * columns);
   std::vector<std::vector<float>> results(4, std::vector<float>(static_cast<size_t>(batch) * rows));
   std::vector<std::thread> threads;
   for (auto& result : results)
     threads.emplace_back([&] { dopant_linear(c.handle.get(), nullptr, x.data(), batch, result.data()); });
   for (auto& thread : threads) thread.join();
+  dopant_set_threads(1);
   for (const auto& result : results) check(result == results[0], "%s: threads differ", c.name.c_str());
 }
 

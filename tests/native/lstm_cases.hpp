@@ -254,7 +254,7 @@ inline void check_lstms() {
   Random random(5);
   const int sizes[][3] = {{5, 7, 0}, {16, 16, 0}, {3, 19, 6}, {1, 1, 0}, {12, 33, 0}, {9, 8, 3}};
   const int lengths[][2] = {{1, 1},  {40, 1}, {1, 3},  {7, 3},  {2, 8}, {40, 8},
-                            {33, 2}, {1, 17}, {5, 17}, {3, 32}, {2, 33}};
+                            {33, 2}, {1, 17}, {5, 17}, {3, 32}, {2, 33}, {2, 64}};
   int turn = 0;
   for (Form form : {Form::kDense, Form::kSparse, Form::kSparseInt8, Form::kKronecker, Form::kDoped, Form::kFast})
     for (bool joint : {true, false})
@@ -262,11 +262,13 @@ inline void check_lstms() {
         const int directions = 1 + turn % 2, layers = 1 + turn / 2 % 2;
         const Network network =
             network_of(form, inputs, hidden, projected, layers, directions, joint, turn % 3 != 0, random);
+        dopant_set_threads(1 + turn % 4);
         for (const auto& [steps, batch] : lengths)
           if ((turn + steps + batch) % 2 == 0 || steps == 1)
             check_lstm(network, steps, batch, form == Form::kFast ? 0.06 : 1e-5, random);
         ++turn;
       }
+  dopant_set_threads(1);
   for (bool joint : {true, false})
     for (int directions : {1, 2})
       for (int batch : {1, 3, 8, 17})

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dopant.errors import InputError
 from dopant.native import library as module
-from dopant.native import limits, status
-from dopant.native.interface import FUNCTIONS
+from dopant.native import limits, set_threads, status
+from dopant.native.interface import FUNCTIONS, VERSION
 from dopant.native.library import LEVELS, VARIABLE, built, library
 
 SOURCE = Path(__file__).parent.parent.parent / "native" / "library.cpp"
@@ -99,6 +101,34 @@ def test_the_next_best_serves_where_the_best_was_not_built(monkeypatch: pytest.M
     assert status().reason == "the best level of this processor is avx512, which was not built"
 
 
+@needs_library
+def test_the_next_best_serves_where_the_best_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(module._path("generic"), tmp_path)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    module._path("avx2").write_bytes(b"no library")
+    monkeypatch.setattr(module, "_processor", lambda: "avx2")
+    assert status().active == "generic"
+    assert "libdopant-avx2" in status().reason
+    assert "cannot be loaded" in status().reason
+
+
+@needs_library
+@pytest.mark.parametrize("count", [0, -1, 2.0, True, "2"])
+def test_threads_are_a_whole_number(count: Any) -> None:
+    with pytest.raises(InputError, match="threads must be a whole number of 1 or more, got"):
+        set_threads(count)
+
+
+@needs_library
+def test_threads_are_set_until_they_are_set_again() -> None:
+    assert set_threads(3) == 1
+    try:
+        x = np.arange(500, dtype=np.float32).reshape(100, 5)
+        np.testing.assert_array_equal(doubled(x), 2 * x)
+    finally:
+        assert set_threads(1) == 3
+
+
 def test_torch_serves_where_nothing_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     assert library() is None
@@ -122,9 +152,9 @@ def test_torch_serves_where_the_library_is_damaged(tmp_path: Path, monkeypatch: 
 
 @needs_library
 def test_a_library_of_another_interface_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "VERSION", 2)
+    monkeypatch.setattr(module, "VERSION", -1)
     assert library() is None
-    assert "speaks interface 1 and not 2: build it again" in status().reason
+    assert f"speaks interface {VERSION} and not -1: build it again" in status().reason
 
 
 @needs_library

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 
 from dopant.errors import InputError
 from dopant.layers import LSTM
+from dopant.native import set_threads
 from dopant.native.library import library
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.structures import Dense
@@ -157,3 +160,35 @@ def test_copies_share_what_is_packed() -> None:
     np.testing.assert_array_equal(lstm.step(x)[0], expected)
     with pytest.raises(InputError, match="cannot be pickled"):
         pickle.dumps(lstm.handle)
+
+
+@pytest.mark.parametrize("batch", [16, 17, 32, 50])
+@pytest.mark.parametrize("make", [doped, lambda: LSTM(20, 24, **FORMS["all at once"])], ids=["doped", "dense"])
+def test_threads_that_share_a_batch_compute_the_same(batch: int, make: Callable[[], LSTM]) -> None:
+    lstm = packed(make())
+    x = np.random.default_rng(0).normal(size=(4, batch, lstm.inputs)).astype(np.float32)
+    state = lstm.sequence(x)[1]
+    alone, after = lstm.sequence(x, state)
+    before = set_threads(2)
+    try:
+        shared, after_shared = lstm.sequence(x, state)
+    finally:
+        set_threads(before)
+    np.testing.assert_allclose(shared, alone, atol=1e-6)
+    for got, wanted in zip(after_shared.arrays(), after.arrays(), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_process_has_threads_of_its_own() -> None:
+    lstm = packed(doped())
+    x = np.zeros((2, 64, lstm.inputs), np.float32)
+    before = set_threads(2)
+    try:
+        wanted = lstm.sequence(x)[0]  # the threads are there now, in this process
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(lstm.sequence(x)[0], wanted) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        set_threads(before)

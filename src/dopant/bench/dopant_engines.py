@@ -15,7 +15,7 @@ from dopant.runtime.torch_path import TorchLSTM
 
 
 def _build(precision: Precision, subject: Subject, part: Part, threads: int) -> Bind:
-    """A call of ours uses one thread, however many there are."""
+    """Threads are set for the process, see `run`."""
     return _lstm(precision, subject) if part == "lstm" else _token(precision, subject)
 
 

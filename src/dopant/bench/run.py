@@ -39,7 +39,7 @@ from dopant.bench.torch_engines import TORCH
 from dopant.errors import BenchError, InputError
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel
-from dopant.native import status
+from dopant.native import set_threads, status
 from dopant.plan.words import in_words
 from dopant.report.records import find_machine, make_record
 from dopant.storage.folder import save
@@ -126,7 +126,7 @@ def bench(
     deviations: list[Deviation] = []
     flush = flusher()
     for part, threads in product(settings.parts, settings.threads):
-        with _torch_threads(threads):
+        with _threads(threads):
             progress.say(f"{part}: building {len(engines)} engines for {threads} thread{'s' * (threads > 1)}")
             built = {engine: engine.build(subject, part, threads) for engine in engines}
             if threads == settings.threads[0]:
@@ -258,10 +258,11 @@ class _Progress:
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+def _threads(threads: int) -> Iterator[None]:
+    torchs, ours = torch.get_num_threads(), set_threads(threads)
     torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(torchs)
+        set_threads(ours)

@@ -30,10 +30,12 @@ def evaluate(
     """
     import torch
 
+    from dopant.native import set_threads
     from dopant.recipes.pipeline import evaluate as run
 
     if threads is not None:
         torch.set_num_threads(threads)
+        set_threads(threads)
     found = run(folder, corpus, split, precision=cast(Any, precision), command=context.obj or ())
     if as_json:
         show_json(found.to_dict())

@@ -5,5 +5,6 @@ Knows no torch. Where no library was built, `library()` is None and torch comput
 
 from dopant.native.bandwidth import limits
 from dopant.native.status import Status, status
+from dopant.native.threads import set_threads
 
-__all__ = ["Status", "limits", "status"]
+__all__ = ["Status", "limits", "set_threads", "status"]

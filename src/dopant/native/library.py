@@ -79,8 +79,14 @@ class _UnusableError(Exception):
 
 def _best() -> tuple[str, str]:
     best = _processor()
-    level = [level for level in built() if LEVELS.index(level) <= LEVELS.index(best)][-1]
-    return level, f"the best level of this processor is {best}" + ("" if level == best else ", which was not built")
+    reason = f"the best level of this processor is {best}" + ("" if best in built() else ", which was not built")
+    for level in reversed([level for level in built() if LEVELS.index(level) <= LEVELS.index(best)]):
+        try:
+            _load(level)
+            return level, reason
+        except _UnusableError as error:
+            reason += f"; {error}"
+    raise _UnusableError(reason)
 
 
 def _forced(level: str) -> tuple[str, str]:

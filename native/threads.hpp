@@ -1,0 +1,101 @@
+// A call's independent parts, shared among threads that wait for such work. How many is set once for the process.
+//
+// The caller works too. Threads are made when first needed and never end; a second caller that comes meanwhile does all
+// of its parts itself, so that callers never wait for each other. After a fork the child begins with threads of its own.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace dopant {
+
+class Threads {
+ public:
+  static std::atomic<int>& wanted() {
+    static std::atomic<int> count{1};
+    return count;
+  }
+
+  // part(0) … part(count - 1), in any order; throws on what one of them throws.
+  static void run(int count, const std::function<void(int)>& part) {
+    if (count > 1 && wanted() > 1) {
+      Threads& threads = of_this_process();
+      std::unique_lock<std::mutex> alone(threads.busy_, std::try_to_lock);
+      if (alone) return threads.share(count, part);
+    }
+    for (int i = 0; i < count; ++i) part(i);
+  }
+
+ private:
+  static Threads& of_this_process() {
+    static std::mutex making;
+    static Threads* made = nullptr;
+    std::lock_guard<std::mutex> lock(making);
+    if (made == nullptr || made->process_ != getpid()) made = new Threads;  // never freed: its threads never end
+    return *made;
+  }
+
+  void share(int count, const std::function<void(int)>& part) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      part_ = &part;
+      count_ = count;
+      next_ = 0;
+      error_ = nullptr;
+      const int helpers = std::min(wanted() - 1, count - 1);
+      try {
+        for (; made_ < helpers; ++made_) std::thread([this] { wait_for_work(); }).detach();
+      } catch (const std::system_error&) {  // the system has no more of them: fewer will do
+      }
+      places_ = std::min(made_, helpers);
+    }
+    work_.notify_all();
+    take_parts();
+    std::unique_lock<std::mutex> lock(mutex_);
+    places_ = 0;  // who has not begun by now finds nothing to do
+    done_.wait(lock, [this] { return working_ == 0; });
+    if (error_) std::rethrow_exception(error_);
+  }
+
+  void wait_for_work() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      work_.wait(lock, [this] { return places_ > 0; });
+      --places_;
+      ++working_;
+      lock.unlock();
+      take_parts();
+      lock.lock();
+      if (--working_ == 0) done_.notify_one();
+    }
+  }
+
+  void take_parts() {
+    for (int i; (i = next_++) < count_;) {
+      try {
+        (*part_)(i);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        error_ = std::current_exception();
+      }
+    }
+  }
+
+  const pid_t process_ = getpid();
+  std::mutex busy_, mutex_;  // one call at a time; what follows
+  std::condition_variable work_, done_;
+  const std::function<void(int)>* part_ = nullptr;
+  std::atomic<int> next_{0};
+  int count_ = 0, places_ = 0, working_ = 0, made_ = 0;
+  std::exception_ptr error_;
+};
+
+}  // namespace dopant

@@ -1,0 +1,34 @@
+"""How many threads a call may use."""
+
+from __future__ import annotations
+
+from dopant.errors import InputError
+from dopant.native.library import library
+
+_count = 1
+
+
+def set_threads(count: int) -> int:
+    """Let so many threads share a large batch, in all calls from now on; at first it is one.
+
+    A step or a sequence is shared by sequences, sixteen and more to a thread, the scores of many tokens by tokens: what
+    is smaller than that takes one thread whatever is set. Calls that come at the same time do not share theirs. Without
+    the native library it is torch that computes, and `torch.set_num_threads` that counts.
+
+    Args:
+        count: 1 or more.
+
+    Returns:
+        What was set before.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(f"threads must be a whole number of 1 or more, got {count!r}")
+    global _count
+    native = library()
+    if native is not None:
+        native.dopant_set_threads(min(count, 1024))
+    before, _count = _count, count
+    return before
