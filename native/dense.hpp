@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "bytes.hpp"
 #include "gemm.hpp"
 #include "weight.hpp"
 
@@ -14,19 +13,23 @@ template <class T>
 class Dense final : public Weight {
  public:
   // scales: one a row for int8 values, null for float32.
-  Dense(int rows, int columns, const T* values, const float* scales, bool fast)
+  Dense(int rows, int columns, const T* values, const float* scales)
       : Weight(rows, columns),
         values_(values, values + static_cast<size_t>(rows) * columns),
-        scales_(scales, scales == nullptr ? scales : scales + rows),
-        fast_(fast) {
+        scales_(scales, scales == nullptr ? scales : scales + rows) {
     values_.resize(values_.size() + 64);  // kernels read whole registers
-    if constexpr (kInt8)
-      if (takes_bytes()) sums_ = row_sums(values_.data(), rows, columns);
+  }
+
+  // Few items: dot products, of blocks of rows with all of them. Many: a GEMM, whose sums need no adding up.
+  void linear(const float* bias, const float* x, int batch, float* y) const override {
+    if (batch > kFew) return Weight::linear(bias, x, batch, y);
+    int row = 0;
+    for (; row + kRows <= rows; row += kRows) dot<kRows, kFew>(row, bias, x, batch, y);
+    for (; row < rows; ++row) dot<1, kFew>(row, bias, x, batch, y);
   }
 
   void apply(const float* x, float* y, int lanes) const override {
-    if (takes_bytes() && apply_bytes(x, y, lanes)) return;
-    lanes == 1 ? apply_one(x, y) : apply_many(x, y, lanes);
+    lanes == 1 ? linear(y, x, 1, y) : apply_many(x, y, lanes);
   }
 
   void row(int i, float* out) const override {
@@ -35,35 +38,60 @@ class Dense final : public Weight {
     for (int j = 0; j < columns; ++j) out[j] += scale * from[j];
   }
 
-  size_t bytes() const override { return values_.size() * sizeof(T) + (scales_.size() + sums_.size()) * 4; }
+  size_t bytes() const override { return values_.size() * sizeof(T) + scales_.size() * 4; }
 
  private:
   static constexpr bool kInt8 = sizeof(T) == 1;
-  static constexpr int kRows = 4;  // rows at a time share the loads of x
+  static constexpr int kRows = 3, kFew = W == 16 ? 8 : 4;  // of a block: its sums stay in registers
 
   float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }
-  bool takes_bytes() const { return kInt8 && fast_ && kBytes && columns <= kMostByteColumns; }
 
-  void apply_one(const float* x, float* y) const {
-    int row = 0;
-    for (; row + kRows <= rows; row += kRows) dot<kRows>(row, x, y);
-    for (; row < rows; ++row) dot<1>(row, x, y);
+  // R rows with `items`, L at most: for R · L multiply-accumulates R registers are widened and L loaded.
+  template <int R, int L>
+  void dot(int row, const float* bias, const float* x, int items, float* y) const {
+    if constexpr (L > 1)
+      if (items < L) return dot<R, L - 1>(row, bias, x, items, y);
+    constexpr int chains = L == 1 ? 2 : 1;  // sums that do not wait for each other
+    const T* from = values_.data() + static_cast<size_t>(row) * columns;
+    Vec<W> sums[chains][R][L] = {};
+    const auto step = [&](int j, int chain, auto weight, auto activation) {
+      Vec<W> weights[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) weights[r] = weight(from + static_cast<size_t>(r) * columns + j);
+#pragma GCC unroll 8
+      for (int l = 0; l < L; ++l) {
+        Vec<W> factor = activation(x + static_cast<size_t>(l) * columns + j);
+#if defined(__AVX512F__)
+        asm("" : "+v"(factor));  // else it is loaded again for each row
+#endif
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sums[chain][r][l] += weights[r] * factor;
+      }
+    };
+    const auto whole = [](const auto* p) { return widen<W>(p); };
+    int j = 0;
+    for (; j + chains * W <= columns; j += chains * W)
+#pragma GCC unroll 2
+      for (int chain = 0; chain < chains; ++chain) step(j + chain * W, chain, whole, whole);
+    for (; j < columns; j += W) {
+      const auto first = [left = std::min(W, columns - j)](const auto* p) { return widen_first(p, left); };
+      step(j, 0, first, first);
+    }
+#pragma GCC unroll 8
+    for (int l = 0; l < L; ++l)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const Vec<W> total = chains == 1 ? sums[0][r][l] : sums[0][r][l] + sums[chains - 1][r][l];
+        const float start = bias == nullptr ? 0.0f : bias[row + r];
+        y[static_cast<size_t>(l) * rows + row + r] = start + scale_of(row + r) * sum<W>(total);
+      }
   }
 
-  template <int R>
-  void dot(int row, const float* x, float* y) const {
+  // A row times its scale, in whole registers.
+  void widen_row(int row, float* to) const {
     const T* from = values_.data() + static_cast<size_t>(row) * columns;
-    Vec<W> sums[R][2] = {};
-    int j = 0;
-    for (; j + 2 * W <= columns; j += 2 * W)
-      for (int half = 0; half < 2; ++half)
-        for (int r = 0; r < R; ++r)
-          sums[r][half] += widen<W>(from + static_cast<size_t>(r) * columns + j + half * W) * load<W>(x + j + half * W);
-    for (int r = 0; r < R; ++r) {
-      float total = sum<W>(sums[r][0] + sums[r][1]);
-      for (int k = j; k < columns; ++k) total += from[static_cast<size_t>(r) * columns + k] * x[k];
-      y[row + r] += scale_of(row + r) * total;
-    }
+    const Vec<W> scale = all<W>(scale_of(row));
+    for (int j = 0; j < columns; j += W) store<W>(to + j, scale * widen<W>(from + j));
   }
 
   // Rows in tiles of a GEMM; 8-bit rows are widened, with their scales, into scratch first.
@@ -77,26 +105,15 @@ class Dense final : public Weight {
       const T* from = values_.data() + static_cast<size_t>(row) * columns;
       Matrix a{reinterpret_cast<const float*>(from), columns};
       if (kInt8) {
-        for (int r = 0; r < count; ++r)
-          for (int j = 0; j < columns; ++j)
-            scratch[static_cast<size_t>(r) * columns + j] =
-                scale_of(row + r) * from[static_cast<size_t>(r) * columns + j];
+        for (int r = 0; r < count; ++r) widen_row(row + r, scratch + static_cast<size_t>(r) * columns);
         a = {scratch, columns};
       }
       gemm(a, {x, lanes}, y + static_cast<size_t>(row) * lanes, lanes, true, count, columns, lanes);
     }
   }
 
-  // 8-bit activations too; false where they cannot be (a value that is not finite).
-  bool apply_bytes(const float* x, float* y, int lanes) const {
-    if constexpr (kInt8) return dense_bytes(values_.data(), scales_.data(), sums_.data(), rows, columns, x, y, lanes);
-    return false;
-  }
-
   std::vector<T> values_;
   std::vector<float> scales_;
-  std::vector<int32_t> sums_;
-  bool fast_;
 };
 
 }  // namespace dopant

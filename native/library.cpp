@@ -8,7 +8,7 @@
 #include <string>
 
 #include "compose.hpp"
-#include "dense.hpp"
+#include "dense_bytes.hpp"
 #include "kronecker.hpp"
 #include "limits.hpp"
 #include "lstm.hpp"
@@ -81,10 +81,10 @@ API const char* dopant_best_level() {
 }
 
 API void* dopant_dense(int rows, int columns, const float* values) {
-  return handle([&] { return std::make_shared<Dense<float>>(rows, columns, values, nullptr, false); });
+  return handle([&] { return std::make_shared<Dense<float>>(rows, columns, values, nullptr); });
 }
 API void* dopant_dense_int8(int rows, int columns, const int8_t* values, const float* scales, int fast) {
-  return handle([&] { return std::make_shared<Dense<int8_t>>(rows, columns, values, scales, fast != 0); });
+  return handle([&] { return make_dense_int8(rows, columns, values, scales, fast != 0); });
 }
 // lookup: its rows are only looked up.
 API void* dopant_sparse(int rows, int columns, int lookup, const int64_t* starts, const int32_t* column_of,
@@ -123,19 +123,10 @@ API void dopant_set_threads(int count) { Threads::wanted() = std::max(1, count);
 API int dopant_linear(const void* handle, const float* bias, const float* x, int batch, float* y) {
   return guarded([&] {
     const Weight& w = *weight(handle);
-    Threads::run((batch + 31) / 32, [&](int part) {
-      Arena& arena = Arena::of_this_thread();
-      Arena::Scope scope(arena);
-      const int first = part * 32;
-      const int count = std::min(32, batch - first), lanes = lanes_of(count);
-      const float* from = x + static_cast<size_t>(first) * w.columns;
-      float* to = y + static_cast<size_t>(first) * w.rows;
-      float* in = arena.take<float>(static_cast<size_t>(w.columns) * lanes);
-      float* out = arena.take<float>(static_cast<size_t>(w.rows) * lanes);
-      to_lanes(from, count, w.columns, in, lanes);
-      spread(bias, w.rows, out, lanes);
-      w.apply(in, out, lanes);
-      from_lanes(out, count, w.rows, lanes, to, static_cast<size_t>(w.rows));
+    Threads::run((batch + kMostItems - 1) / kMostItems, [&](int part) {
+      const size_t first = static_cast<size_t>(part) * kMostItems;
+      const int count = std::min(kMostItems, batch - part * kMostItems);
+      w.linear(bias, x + first * w.columns, count, y + first * w.rows);
     });
   });
 }
@@ -221,10 +212,14 @@ API void dopant_state_to(const void* handle, const float* state, int batch, floa
 // In place: logits (batch, count) -> log-probabilities.
 API void dopant_log_softmax(float* logits, int batch, int count) {
   for (int b = 0; b < batch; ++b, logits += count) {
-    float most = -INFINITY;
-    for (int i = 0; i < count; ++i) most = logits[i] > most ? logits[i] : most;
-    double total = 0.0;
+    Vec<W> largest = all<W>(-INFINITY);
     int i = 0;
+    for (; i + W <= count; i += W) largest = load<W>(logits + i) > largest ? load<W>(logits + i) : largest;
+    float most = -INFINITY;
+    for (int lane = 0; lane < W; ++lane) most = std::max(most, largest[lane]);
+    for (; i < count; ++i) most = std::max(most, logits[i]);
+    double total = 0.0;
+    i = 0;
     for (; i + W <= count; i += W) total += sum<W>(Exponentials<W, 1>({load<W>(logits + i) - most}).value(0));
     for (; i < count; ++i) total += std::exp(static_cast<double>(logits[i] - most));
     const float norm = most + static_cast<float>(std::log(total));

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -44,9 +44,11 @@ inline Vec<N> all(float v) {
 }
 template <int N>
 inline float sum(Vec<N> v) {
-  float total = 0.0f;
-  for (int i = 0; i < N; ++i) total += v[i];
-  return total;
+  if constexpr (N == 16)
+    return sum<8>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+  if constexpr (N == 8) return sum<4>(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+  if constexpr (N == 4) return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
 // The smaller or larger of x and a limit; a NaN stays.
@@ -92,6 +94,14 @@ inline Vec<N> widen(const int8_t* p) {
   if constexpr (N == 8)
     return (Vec<N>)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 #endif
+#if defined(__SSE2__)
+  if constexpr (N == 4) {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    const __m128i twice = _mm_unpacklo_epi8(_mm_cvtsi32_si128(four), _mm_cvtsi32_si128(four));
+    return (Vec<N>)_mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(twice, twice), 24));
+  }
+#endif
   Vec<N> v;
   for (int i = 0; i < N; ++i) v[i] = p[i];
   return v;
@@ -131,5 +141,9 @@ inline void store_first(float* p, Vec<W> v, int count) {
   std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
 #endif
 }
+
+// As `widen`, of `count` numbers; of eight-bit ones a whole register is read.
+inline Vec<W> widen_first(const float* p, int count) { return load_first(p, count); }
+inline Vec<W> widen_first(const int8_t* p, int) { return widen<W>(p); }
 
 }  // namespace dopant

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "arena.hpp"
+#include "layout.hpp"
 #include "vec.hpp"
 
 namespace dopant {
@@ -22,6 +23,8 @@ inline int lanes_of(int batch) {
   return (batch + 15) / 16 * 16;
 }
 
+constexpr int kMostItems = 32;  // of a batch, at a time
+
 class Weight {
  public:
   Weight(int rows, int columns) : rows(rows), columns(columns) {}
@@ -32,6 +35,18 @@ class Weight {
   virtual void set(const float* x, float* y, int lanes) const {
     std::memset(y, 0, sizeof(float) * static_cast<size_t>(rows) * lanes);
     apply(x, y, lanes);
+  }
+  // y (batch, rows) = x (batch, columns) Wᵀ + bias, as callers have them; bias may be null. Of kMostItems at most.
+  virtual void linear(const float* bias, const float* x, int batch, float* y) const {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    const int lanes = lanes_of(batch);
+    float* in = arena.take<float>(static_cast<size_t>(columns) * lanes);
+    float* out = arena.take<float>(static_cast<size_t>(rows) * lanes);
+    to_lanes(x, batch, columns, in, lanes);
+    spread(bias, rows, out, lanes);
+    apply(in, out, lanes);
+    from_lanes(out, batch, rows, lanes, y, static_cast<size_t>(rows));
   }
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;

@@ -114,7 +114,7 @@ inline void check_weight(const Case& c, Random& random, bool every_batch = true)
 
 inline void check_dense() {
   Random random(1);
-  const int shapes[][2] = {{1, 1}, {1, 70}, {70, 1}, {3, 16}, {13, 33}, {16, 64}, {40, 131}};
+  const int shapes[][2] = {{1, 1}, {1, 70}, {70, 1}, {3, 16}, {13, 33}, {16, 64}, {40, 131}, {149, 67}};
   for (const auto& [rows, columns] : shapes) {
     check_weight(dense(rows, columns, random), random);
     for (bool fast : {false, true}) check_weight(dense_int8(rows, columns, fast, random), random);
