@@ -23,7 +23,8 @@ class Sum final : public Weight {
     for (const auto& part : parts_) part->apply(x, y, lanes);
   }
   void set(const float* x, float* y, int lanes) const override {
-    for (const auto& part : parts_) part == parts_[0] ? part->set(x, y, lanes) : part->apply(x, y, lanes);
+    parts_[0]->set(x, y, lanes);
+    for (size_t i = 1; i < parts_.size(); ++i) parts_[i]->apply(x, y, lanes);
   }
   void row(int i, float* out) const override {
     for (const auto& part : parts_) part->row(i, out);

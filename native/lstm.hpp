@@ -42,8 +42,9 @@ class Lstm {
   // x (steps, batch, inputs) -> y (steps, batch, outputs); the state is read and replaced. A large batch is shared among
   // threads, in parts of whole registers.
   void run(const float* x, int steps, int batch, float* state, float* y) const {
-    const int threads = std::min(static_cast<int>(Threads::wanted()), (batch + 15) / 16);
-    const int size = ((batch + threads - 1) / threads + 15) / 16 * 16, parts = (batch + size - 1) / size;
+    const int threads = std::max(1, std::min(static_cast<int>(Threads::wanted()), (batch + 15) / 16));
+    const int size = ((batch + threads - 1) / threads + 15) / 16 * 16;
+    const int parts = threads == 1 ? 1 : (batch + size - 1) / size;
     if (parts == 1) return run_part({x, y, steps, batch, batch}, state);
     Threads::run(parts, [&](int part) {
       const int first = part * size, count = std::min(size, batch - first);

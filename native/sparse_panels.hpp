@@ -4,8 +4,8 @@
 // has the same number of slots, a byte of local column index and a value each; one register permute looks up a whole
 // register of slots. Rows with more non-zeros than slots leave the rest to slices, rows with fewer hold zeros: the
 // number of slots is chosen, block by block, to cost least. Blocks with equal numbers follow each other, so that the
-// processor foresees where each ends. In trained overlays some rows and columns have ten times the non-zeros of others:
-// both are put in the order of their counts first, which halves what has to be filled up.
+// processor foresees where each ends. In trained overlays some rows and columns have many times the non-zeros of
+// others: both are put in the order of their counts first, so that there is less to fill up.
 //
 //   floats (exact): 32 columns, blocks of 64 rows: 64 slots are 4 permutes and 4 multiply-accumulates
 //   bytes  (fast): 256 columns, blocks of 16 rows: 64 slots are 2 permutes; the dot instruction adds up 4 of a row

@@ -78,7 +78,7 @@ struct SparseRows {
     for (int r = 0; r < rows; ++r) next[r + 1] += next[r];
     const std::vector<size_t> ends(next.begin() + 1, next.end());
     const int widest = std::min(kMostColumns, std::max(1, kTileBytes / column_bytes));
-    const int count = (columns + widest - 1) / widest, width = (columns + count - 1) / count;
+    const int count = std::max(1, (columns + widest - 1) / widest), width = (columns + count - 1) / count;
     for (int first = 0; first < columns; first += width)
       result.add_tile(entries, scales, next, ends, first, std::min(width, columns - first));
     result.offsets.shrink_to_fit();
@@ -234,9 +234,9 @@ struct SparseRows {
   }
   template <int N>
   static inline void two_values(const Half* value, Vec<N>* factor) {
-    float both;
+    int32_t both;
     std::memcpy(&both, value, 4);
-    const IntVec<N> bits = (IntVec<N>)all<N>(both);
+    const IntVec<N> bits = both - IntVec<N>{};
     factor[0] = (Vec<N>)(bits << 16);
     factor[1] = (Vec<N>)(bits & (int32_t)0xffff0000);
   }

@@ -13,13 +13,19 @@ namespace dopant {
 #if defined(__AVX512BW__) || defined(__AVX2__)
 constexpr bool kShorts = true;
 
+inline int32_t both(const Shifted* value) {
+  int32_t bits;
+  std::memcpy(&bits, value, 4);
+  return bits;
+}
+
 #if defined(__AVX512BW__)
 struct Shorts {  // 2 · W lanes
   __m512i v;
   static Shorts zero() { return {_mm512_setzero_si512()}; }
   Shorts operator+(Shorts other) const { return {_mm512_add_epi16(v, other.v)}; }
   Shorts plus(const Shifted* value, const char* x) const {  // + value · x / 2^15
-    const __m512i factor = (__m512i)all<W>(*reinterpret_cast<const UnalignedFloat*>(value));
+    const __m512i factor = _mm512_set1_epi32(both(value));
     return {_mm512_add_epi16(v, _mm512_mulhrs_epi16(factor, _mm512_load_si512(x)))};
   }
   Vec<W> low() const { return (Vec<W>)_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v))); }
@@ -35,7 +41,7 @@ struct Shorts {
   static Shorts zero() { return {_mm256_setzero_si256()}; }
   Shorts operator+(Shorts other) const { return {_mm256_add_epi16(v, other.v)}; }
   Shorts plus(const Shifted* value, const char* x) const {
-    const __m256i factor = (__m256i)all<W>(*reinterpret_cast<const UnalignedFloat*>(value));
+    const __m256i factor = _mm256_set1_epi32(both(value));
     const __m256i lanes = _mm256_load_si256(reinterpret_cast<const __m256i*>(x));
     return {_mm256_add_epi16(v, _mm256_mulhrs_epi16(factor, lanes))};
   }

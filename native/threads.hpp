@@ -35,12 +35,16 @@ class Threads {
   }
 
  private:
+  // No lock: another thread might hold it at a fork, and nobody in the child would give it back.
   static Threads& of_this_process() {
-    static std::mutex making;
-    static Threads* made = nullptr;
-    std::lock_guard<std::mutex> lock(making);
-    if (made == nullptr || made->process_ != getpid()) made = new Threads;  // never freed: its threads never end
-    return *made;
+    static std::atomic<Threads*> made{nullptr};
+    Threads* there = made;
+    while (there == nullptr || there->process_ != getpid()) {
+      Threads* own = new Threads;  // never freed: its threads never end
+      if (made.compare_exchange_strong(there, own)) return *own;
+      delete own;
+    }
+    return *there;
   }
 
   void share(int count, const std::function<void(int)>& part) {

@@ -171,6 +171,18 @@ inline void check_composed() {
   }
   for (bool fast : {false, true})
     check_weight(sum(dense_int8(30, 50, fast, random), kronecker(1, {6, 5, 5, 10}, random)), random);
+  const Case twice = dense(42, 9, random);
+  check_weight(product(dense(7, 42, random), sum(twice, twice)), random);
+  const int64_t no_starts[4] = {};
+  const int32_t no_column = 0;
+  const float no_value = 0.0f;
+  const std::unique_ptr<void, void (*)(void*)> empty(dopant_sparse(3, 0, 0, no_starts, &no_column, &no_value),
+                                                     dopant_free_weight);
+  for (int batch : {1, 8, 40}) {
+    std::vector<float> out(static_cast<size_t>(3) * batch, 5.0f);
+    dopant_linear(empty.get(), nullptr, &no_value, batch, out.data());
+    check(std::count(out.begin(), out.end(), 0.0f) == 3 * batch, "no columns, batch %d", batch);
+  }
   for (int rank : {1, 3, 16, 21}) check_weight(product(dense(37, rank, random), dense(rank, 29, random)), random);
   const Case low_rank = product(dense(20, 4, random), dense_int8(4, 42, false, random));
   check_weight(stack(low_rank, sum(low_rank, dense(20, 42, random))), random);
