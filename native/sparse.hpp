@@ -82,7 +82,7 @@ class Sparse final : public Weight {
         lane += 2 * W;
     if (lane == lanes) return;
     auto apply = [&](auto& form, int together) {
-      made(form, static_cast<size_t>(together) * sizeof(float)).apply(scales, x + lane, y + lane, lanes - lane, lanes, arena);
+      made(form, static_cast<size_t>(together) * sizeof(float)).apply(x + lane, y + lane, lanes - lane, lanes, arena);
     };
     const int together = std::min(lanes, 2 * W);
     if (together <= 8)
@@ -108,7 +108,8 @@ class Sparse final : public Weight {
       std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
         return a.row != b.row ? a.row < b.row : a.column < b.column;
       });
-      form.rows = SparseRows<V>::from(entries, scales_.empty() ? nullptr : scales_.data(), rows, columns, static_cast<int>(column_bytes));
+      const float* scales = scales_.empty() ? nullptr : scales_.data();
+      form.rows = SparseRows<V>::from(entries, scales, rows, columns, static_cast<int>(column_bytes));
       form.bytes = form.rows.bytes();
     });
     return form.rows;
@@ -117,8 +118,7 @@ class Sparse final : public Weight {
   const bool fast_;
   const std::vector<float> scales_;
   OneLane one_;
-  mutable Made<float> for_8_, for_16_;
-  mutable Made<std::conditional_t<sizeof(T) == 1, Half, T>> for_32_;  // halves save loads, but cost instructions
+  mutable Made<float> for_8_, for_16_, for_32_;
   mutable Made<Shifted> shorts_;
 };
 

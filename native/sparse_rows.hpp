@@ -1,10 +1,9 @@
 // A sparse matrix row by row (CSR), for many lanes: a non-zero is one multiply-accumulate of whole vectors.
 //
 // Loads decide how fast: x's lanes, the value, the place in x. Columns are cut into tiles whose x stays in the
-// first-level cache. Four places come in one load, as offsets that an address takes as they are; two values that once
-// were 8 bits come in one load too. Rows of a tile come in the order of their length, so that the processor foresees
-// where each ends; lengths are filled up to even ones with zeros, and four sums are under way at a time, so that none
-// waits for the one before.
+// first-level cache, and four places come in one load, as offsets that an address takes as they are. Rows of a tile come
+// in the order of their length, so that the processor foresees where each ends; lengths are filled up to even ones with
+// zeros, and four sums are under way at a time, so that none waits for the one before.
 #pragma once
 
 #include <algorithm>
@@ -24,27 +23,18 @@ struct Entry {
   T value;
 };
 
-// A whole number of up to 8 bits as the upper half of a float, which holds it exactly.
-struct Half {
-  uint16_t bits;
-  explicit Half(float value = 0.0f) {
-    uint32_t all_bits;
-    std::memcpy(&all_bits, &value, 4);
-    bits = static_cast<uint16_t>(all_bits >> 16);
-  }
-};
 // A whole number of up to 8 bits times a power of two, twice, as a load alone then fills vectors of 16-bit numbers.
 struct Shifted {
   int16_t first, second;
   explicit Shifted(int value = 0) : first(static_cast<int16_t>(value)), second(first) {}
 };
 
-// V: how values are kept, float, Half or Shifted.
+// V: how values are kept, float or Shifted.
 template <class V>
 struct SparseRows {
   static constexpr int kTileBytes = 42 << 10;  // of x: what the first-level cache holds
   static constexpr int kMostColumns = 4096;    // of a tile: an offset is 16 times the column, in 16 bits
-  static constexpr bool kShifted = std::is_same_v<V, Shifted>, kScaled = std::is_same_v<V, float>;
+  static constexpr bool kShifted = std::is_same_v<V, Shifted>;
   static constexpr int kLongest = 96;  // shifted values in a row: see sparse_rows_short.hpp
 
   struct Run {  // rows of one length
@@ -66,8 +56,8 @@ struct SparseRows {
            values.size() * sizeof(V);
   }
 
-  // Entries in the order of rows, and of columns within a row. scales: one a row, null for none; they go into the values
-  // if these are floats. column_bytes: what x takes for a column.
+  // Entries in the order of rows, and of columns within a row. scales: one a row, null for none; floats are multiplied by
+  // them. column_bytes: what x takes for a column.
   template <class T, class Index>
   static SparseRows from(const std::vector<Entry<T, Index>>& entries, const float* scales, int rows, int columns,
                          int column_bytes) {
@@ -86,13 +76,13 @@ struct SparseRows {
     return result;
   }
 
-  // y (rows, lanes) += scale[row] · (this x); floats are multiplied by their scales already. Rows of x and y lie `stride` apart.
-  void apply(const float* scales, const float* x, float* y, int lanes, int stride, Arena& arena) const {
+  // y (rows, lanes) += this x. Rows of x and y lie `stride` apart.
+  void apply(const float* x, float* y, int lanes, int stride, Arena& arena) const {
     int lane = 0;
-    for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<2 * W>(scales, x + lane, y + lane, stride, arena);
-    for (; lane + W <= lanes; lane += W) apply_lanes<W>(scales, x + lane, y + lane, stride, arena);
-    for (; W > 8 && lane + 8 <= lanes; lane += 8) apply_lanes<8>(scales, x + lane, y + lane, stride, arena);
-    for (; lane < lanes; lane += 4) apply_lanes<4>(scales, x + lane, y + lane, stride, arena);
+    for (; lane + 2 * W <= lanes; lane += 2 * W) apply_lanes<2 * W>(x + lane, y + lane, stride, arena);
+    for (; lane + W <= lanes; lane += W) apply_lanes<W>(x + lane, y + lane, stride, arena);
+    for (; W > 8 && lane + 8 <= lanes; lane += 8) apply_lanes<8>(x + lane, y + lane, stride, arena);
+    for (; lane < lanes; lane += 4) apply_lanes<4>(x + lane, y + lane, stride, arena);
   }
 
   // Some of `rows`, of one length, with their entries.
@@ -146,9 +136,8 @@ struct SparseRows {
       if (span.length() != length) runs.push_back({length = span.length(), 0}), ++tiles.back().runs;
       ++runs.back().count;
       rows.push_back(entries[span.begin].row);
-      std::conditional_t<kScaled, float, int> factor = 1;
-      if constexpr (kScaled)
-        if (scales != nullptr) factor = scales[entries[span.begin].row];
+      std::conditional_t<kShifted, int, float> factor = 1;
+      if (!kShifted && scales != nullptr) factor = scales[entries[span.begin].row];
       if constexpr (kShifted) {
         int sum = 0;
         for (size_t i = span.begin; i < span.end; ++i) sum += std::abs(static_cast<int>(entries[i].value));
@@ -165,7 +154,7 @@ struct SparseRows {
 
   // P lanes of x and y, whose rows lie `stride` apart.
   template <int P>
-  void apply_lanes(const float* scales, const float* x, float* y, int stride, Arena& arena) const {
+  void apply_lanes(const float* x, float* y, int stride, Arena& arena) const {
     constexpr int N = P < W ? P : W, K = P / N;
     Arena::Scope scope(arena);
     if (stride != P) {  // together, or half of the cache would stay empty
@@ -176,16 +165,15 @@ struct SparseRows {
       x = packed;
     }
     each_part(x, P * sizeof(float), [&](const Part& part) {
-      add_rows<N, K>(part.x, part.offset, part.value, part.length, rows.data() + part.first, part.count, scales, y,
+      add_rows<N, K>(part.x, part.offset, part.value, part.length, rows.data() + part.first, part.count, y,
                      static_cast<size_t>(stride));
     });
   }
 
-  // y[row] += scale[row] · Σ value · x[place]. A function of its own, or the compiler runs out of registers.
+  // y[row] += Σ value · x[place]. A function of its own, or the compiler runs out of registers.
   template <int N, int K>
   __attribute__((noinline)) static void add_rows(const char* x, const uint16_t* offset, const V* value, int length,
-                                                 const int32_t* row, size_t count, const float* scales, float* y,
-                                                 size_t stride) {
+                                                 const int32_t* row, size_t count, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
     for (; count > 0; --count, ++row) {
       Vec<N> sums[4][K] = {};
@@ -199,20 +187,17 @@ struct SparseRows {
         add_two<N, K>(x, offset[0], offset[1], value, sums);
         offset += 2, value += 2;
       }
-      const Vec<N> scale = all<N>(kScaled ? 1.0f : scales[*row]);
       float* to = y + *row * stride;
 #pragma GCC unroll 2
       for (int k = 0; k < K; ++k) {
         const Vec<N> total = (sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]);
-        store<N>(to + k * N, load<N>(to + k * N) + scale * total);
+        store<N>(to + k * N, load<N>(to + k * N) + total);
       }
     }
   }
 
   template <int N, int K>
   static inline void add_two(const char* x, size_t first, size_t second, const V* value, Vec<N> (*sums)[K]) {
-    Vec<N> factor[2];
-    two_values<N>(value, factor);
 #pragma GCC unroll 2
     for (int u = 0; u < 2; ++u) {
       asm volatile("" : "+r"(x));  // in the order written: it is the instructions that count
@@ -223,22 +208,9 @@ struct SparseRows {
 #if defined(__AVX512VL__)
         if (K == 1) asm("" : "+v"(lanes));  // so that the multiply-accumulate loads, and spreads, the value
 #endif
-        sums[u][k] += factor[u] * lanes;
+        sums[u][k] += all<N>(value[u]) * lanes;
       }
     }
-  }
-  template <int N>
-  static inline void two_values(const float* value, Vec<N>* factor) {
-    factor[0] = all<N>(value[0]);
-    factor[1] = all<N>(value[1]);
-  }
-  template <int N>
-  static inline void two_values(const Half* value, Vec<N>* factor) {
-    int32_t both;
-    std::memcpy(&both, value, 4);
-    const IntVec<N> bits = both - IntVec<N>{};
-    factor[0] = (Vec<N>)(bits << 16);
-    factor[1] = (Vec<N>)(bits & (int32_t)0xffff0000);
   }
   static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "offsets are read four at a time");
 };
