@@ -184,6 +184,55 @@ def test_an_old_record_that_contradicts_the_recipe_is_no_part_of_the_table(place
     assert [len(row.seeds) for row in found.report.rows] == [2, 1]
 
 
+def test_an_old_record_of_another_text_is_no_part_of_the_table(place: Path, corpus: Corpus) -> None:
+    change(place, "lmf-seed0", run=None, protocol={"checksum": "0" * 64})
+    found = again(place, corpus, dry_run=True)
+    assert states(found)["lmf-seed0"] == "older code"
+    assert found.states[1].why.endswith(f"on another text: the text has sha256 {corpus.checksum[:12]} now")
+    assert not found.states[1].counts
+    assert found.report is not None
+    assert [len(row.seeds) for row in found.report.rows] == [2, 1]
+
+
+def test_records_that_contradict_each_other_are_told_before_anything_is_trained(place: Path, corpus: Corpus) -> None:
+    change(place, "lmf-seed0", protocol={"vocabulary": 7})
+    (place / "records" / "lmf-seed1.json").unlink()
+    with pytest.raises(InputError, match=r"dense-seed0\.json and \S*lmf-seed0\.json: .*vocabulary is \d+ .* and 7 in"):
+        again(place, corpus)
+    assert not (place / "records" / "lmf-seed1.json").exists()
+    change(place, "lmf-seed0", run=None, protocol={"commit": "f" * 40})
+    again(place, corpus, replace=True, rows=["lmf"])  # which makes the contradiction go away
+
+
+def spoil(place: Path, row: str = "dense-seed0") -> None:
+    """As when a record changes while others are made."""
+    change(place, row, protocol={"vocabulary": 7})
+
+
+def test_a_contradiction_does_not_hide_what_has_failed(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    folder = write("rows: {dense: [0], lmf: [0], diverging: [0]}\n")
+
+    def listen(standings: dict[str, Standing]) -> None:
+        if standings["diverging-seed0"].phase == "failed":
+            spoil(tmp_path)
+
+    told = r"1 of 3 runs failed.*\n  diverging-seed0: .*lower the learning rate.*\n  and there are no tables: .*vocabul"
+    with pytest.raises(TrainingError, match=told):
+        run(folder, tmp_path, corpus, jobs=1, listener=listen)
+
+
+def test_a_contradiction_does_not_hide_an_interruption(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    folder = write("rows: {dense: [0], lmf: [0]}\n")
+
+    def interrupt(standings: dict[str, Standing]) -> None:
+        if standings["lmf-seed0"].phase == "done":
+            spoil(tmp_path)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, corpus, jobs=1, listener=interrupt)
+
+
 @pytest.mark.parametrize("content", ["{}", "not json", "lmf-seed1.json", "lmf-2x-seed0.json", "report.json"])
 def test_a_file_that_is_no_record_of_the_run_is_left_alone(
     content: str, place: Path, corpus: Corpus, snapshot: Snapshot

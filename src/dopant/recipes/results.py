@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from dopant.recipes.run import check_device, label, schedule
 from dopant.recipes.schema import Recipe
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.drawing import WIDE
-from dopant.report.join import join_seeds
+from dopant.report.join import check_alike, join_seeds
 from dopant.report.plots import loss_against_factor
 from dopant.report.records import find_code
 from dopant.report.report import ExperimentRun, Report, read_report, write_report
@@ -150,6 +151,8 @@ def results(
     _check_plans(wanted, text)
     kinds = {state.run: state.state for state in states}
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
+    # to be told after hours of training would be late
+    _read_alike([t for t, s in zip(found.trials, states, strict=True) if s.counts and not s.make], records)
     work = [_job(trial, kinds[trial.name], folder, shown, replace=replace) for trial in wanted]
     records.mkdir(parents=True, exist_ok=True)
     by_name = {trial.name: trial for trial in wanted}
@@ -172,11 +175,19 @@ def results(
             on_end=keep,
         )
     except KeyboardInterrupt:
-        _tables(found, records, text, write=True)
+        with contextlib.suppress(DopantError, OSError):
+            _tables(found, records, text, write=True)
         raise
-    tables = _tables(found, records, text, write=True)
+    tables: tuple[Report | None, Report | None] = None, None
+    complaints = [f"{name}: {error}" for name, error in failed.items()]
+    try:
+        tables = _tables(found, records, text, write=True)
+    except (DopantError, OSError) as error:
+        if not failed:
+            raise
+        complaints.append(f"and there are no tables: {error}")
     if failed:
-        told = "\n  ".join(f"{name}: {error}" for name, error in failed.items())
+        told = "\n  ".join(complaints)
         raise TrainingError(
             f"{len(failed)} of {len(wanted)} runs failed, the others are in {records}; the same command tries again "
             f"what is missing:\n  {told}"
@@ -234,18 +245,21 @@ def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | D
     made = f"made by {_code(record)} on {protocol.time[:10]}"
     if len(record.rows) != 1 or protocol.seed != trial.seed:
         return found("another's", f"{file} is no record of one row with seed {trial.seed}")
+    other_text = ""
+    if isinstance(text, Corpus) and protocol.checksum != text.checksum:
+        other_text = f"the text has sha256 {text.checksum[:12]} now"
     if run is None:
         differing = _contradictions(record, trial.recipe)
         if differing:
             return found("older code", f"{made}, of another recipe: {differing}")
+        if other_text:
+            return found("older code", f"{made}, on another text: {other_text}")
         return found("older code", f"{made}, which did not note its recipe", counts=True)
     if (run.experiment, run.row, run.seed) != (experiment.name, trial.row, trial.seed):
         return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
     theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
     other_code = theirs != (version.VERSION, code, False)
-    changed = _changed(run.recipe, trial.recipe)
-    if isinstance(text, Corpus) and protocol.checksum != text.checksum:
-        changed = ", ".join(filter(None, [changed, f"the text has sha256 {text.checksum[:12]} now"]))
+    changed = ", ".join(filter(None, [_changed(run.recipe, trial.recipe), other_text]))
     if changed:
         return found("out of date", f"{changed}; {made}", other_code=other_code)
     return found("done", made, counts=True, other_code=other_code)
@@ -338,20 +352,36 @@ def _tables(
     experiment: Experiment, records: Path, text: Corpus | DopantError, *, write: bool
 ) -> tuple[Report | None, Report | None]:
     """All records that count as the table, those of the sweep as a second one with its picture."""
+    counting = [trial for trial in experiment.trials if _state(trial, experiment, records, text).counts]
     kept: dict[str, list[Report]] = {}
-    for trial in experiment.trials:
-        if _state(trial, experiment, records, text).counts:
-            kept.setdefault(trial.row, []).append(read_report(_file(records, trial)))
+    for trial, report in zip(counting, _read_alike(counting, records), strict=True):
+        kept.setdefault(trial.row, []).append(report)
     table = {row: kept[row] for row in experiment.rows if row in kept}
-    report = join_seeds(table) if table else None
+    joined = join_seeds(table) if table else None
     points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
     factors = join_seeds({**dense, **points}) if any(row not in table for row in points) else None
-    if write and report is not None:
-        write_report(report, records / "report.json")
+    if write and joined is not None:
+        write_report(joined, records / "report.json")
     if write and factors is not None:
         write_report(factors, records / "factors.json")
         picture = loss_against_factor(factors, WIDE, "factors")
         if picture is not None:
             write_text(records / "factors.svg", standalone(picture))
-    return report, factors
+    return joined, factors
+
+
+def _read_alike(trials: Sequence[Trial], records: Path) -> list[Report]:
+    """The records of these runs.
+
+    Raises:
+        InputError: they cannot be compared; two files that contradict each other are named.
+    """
+    files = [_file(records, trial) for trial in trials]
+    reports = [read_report(file) for file in files]
+    for file, report in zip(files, reports, strict=True):
+        try:
+            check_alike([reports[0], report])
+        except InputError as error:
+            raise InputError(f"{files[0]} and {file}: {error}") from None
+    return reports
