@@ -282,6 +282,38 @@ def test_an_interrupted_experiment_goes_on(write: Write, corpus: Corpus, tmp_pat
     assert read_report(tmp_path / "records" / "longest-seed1.json").protocol.resumed
 
 
+def test_that_an_unfinished_run_of_another_recipe_is_thrown_away_is_told_first(
+    write: Write, corpus: Corpus, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    folder = write("rows: {longest: [0]}\n")
+
+    def interrupt(standings: dict[str, Standing]) -> None:
+        if standings["longest-seed0"].step >= 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, corpus, listener=interrupt)
+    assert run(folder, tmp_path, corpus, dry_run=True).states[0].why == ""
+    recipe = folder / "longest.yaml"
+    recipe.write_text(recipe.read_text().replace("epochs: 20", "epochs: 2"))
+    before = snapshot(tmp_path / "runs")
+    heard: list[Sequence[State]] = []
+    found = run(folder, tmp_path, corpus, dry_run=True, announce=heard.append)
+    place = tmp_path / "runs" / "longest-seed0.run"
+    assert found.states[0].why == heard[0][0].why == f"the unfinished run of another recipe in {place} is thrown away"
+    assert snapshot(tmp_path / "runs") == before
+    run(folder, tmp_path, corpus)
+    record = read_report(tmp_path / "records" / "longest-seed0.json")
+    assert (record.protocol.epochs, record.protocol.resumed) == (2, False)
+
+
+def test_a_damaged_recipe_of_a_run_is_another_recipe(place: Path, corpus: Corpus) -> None:
+    (place / "records" / "lmf-seed1.json").unlink()
+    (place / "runs" / "lmf-seed1.run" / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is a finished model of another recipe"):
+        again(place, corpus)
+
+
 def test_a_finished_run_whose_record_is_lost_is_not_trained_again(place: Path, corpus: Corpus) -> None:
     file = place / "records" / "lmf-seed1.json"
     before = file.read_bytes()

@@ -102,7 +102,8 @@ def results(
     """Make the records of an experiment that are missing or out of date, and its tables from all of them.
 
     Each run is written to `<out>/<row>-seed<k>.json` as it ends, so that whatever happens to the others it is kept; an
-    interrupted run goes on from its checkpoint in `<runs>` when this is called again.
+    interrupted run goes on from its checkpoint in `<runs>` when this is called again. Where its recipe has changed
+    since, its checkpoint is of no use and is thrown away; `why` of its state says so before anything is done.
 
     Args:
         experiment: a folder with an `experiment.yaml`.
@@ -139,7 +140,10 @@ def results(
     for trial in found.trials:
         state = _state(trial, found, records, text, code)
         wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
-        states.append(dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only))
+        state = dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only)
+        if state.make and (lost := _lost(trial, folder)):
+            state = dataclasses.replace(state, why="; ".join(filter(None, [state.why, lost])))
+        states.append(state)
     if announce is not None:
         announce(states)
     wanted = [trial for trial, state in zip(found.trials, states, strict=True) if state.make]
@@ -313,12 +317,26 @@ def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:
             raise PlanError(f"{row}: {plan}")
 
 
+def _is_of(places: Places, recipe: Recipe) -> bool:
+    """Whether what lies in a run's folder was made with this recipe."""
+    return places.recipe.is_file() and places.recipe.read_bytes() == resolved_yaml(recipe).encode("utf-8")
+
+
+def _lost(trial: Trial, folder: Path) -> str:
+    """What of another recipe is thrown away when this run is made, though it was not finished."""
+    places = Places(folder / trial.name)
+    finished = places.report.exists() and places.model.exists()
+    if finished or not places.recipe.exists() or _is_of(places, trial.recipe):
+        return ""
+    return f"the unfinished run of another recipe in {places.run} is thrown away"
+
+
 def _job(trial: Trial, state: StateName, folder: Path, shown: Sequence[str], *, replace: bool) -> Job:
     """Go on with a run of this recipe that was not finished; take one that was, if its record alone is missing."""
     places = Places(folder / trial.name)
     there = os.path.lexists(places.run) or os.path.lexists(places.model)
     finished = places.report.exists() and places.model.exists()
-    same = places.recipe.is_file() and places.recipe.read_text("utf-8") == resolved_yaml(trial.recipe)
+    same = _is_of(places, trial.recipe)
     if there and finished and not same and state == "missing" and not replace:
         raise InputError(
             f"{places.model} is a finished model of another recipe ({places.recipe}), and there is no record of it; "
