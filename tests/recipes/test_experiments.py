@@ -73,6 +73,13 @@ def test_mistakes_are_told_with_their_place(write: Write, text: str, message: st
         read_experiment(write(text))
 
 
+def test_a_recipe_named_like_a_point_of_the_sweep_is_refused(write: Write) -> None:
+    folder = write("rows: {lmf: [0], lmf-3x: [0]}\nsweep: {rows: [lmf], targets: [3x, 4x]}\n")
+    (folder / "lmf-3x.yaml").write_text((folder / "pruning.yaml").read_text())
+    with pytest.raises(RecipeError, match=r"lmf-3x is a recipe among the rows, and a point .*; rename lmf-3x\.yaml"):
+        read_experiment(folder)
+
+
 def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):

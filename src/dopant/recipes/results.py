@@ -172,7 +172,7 @@ def results(
         run_jobs(
             work,
             text,
-            workers=jobs or _workers(device),
+            workers=_workers(device) if jobs is None else jobs,
             threads=threads,
             options={"device": device},
             listener=listener,
