@@ -107,8 +107,11 @@ def test_records_that_do_not_count_are_told_of(
         (["{}", "--rows", "densse"], "did you mean 'dense'?"),
         (["{}", "--seeds", "0,x"], "--seeds 0,x: 'x' is no seed"),
         (["{}", "--seeds", "9"], "no row of"),
+        (["{}", "--seeds", ","], "no seed is named"),
+        (["{}", "--rows", ""], "no row is named"),
         (["{}", "--corpus", "nowhere"], "there is no corpus 'nowhere'"),
         (["{}", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["{}", "--device", "meta", "--dry-run"], "needed is auto, cpu or cuda, or cuda:0 for one of several"),
     ],
 )
 def test_mistakes_are_refused(arguments: list[str], complaint: str, experiment: Path, dopant: Run) -> None:

@@ -44,6 +44,10 @@ def test_some_rows_and_seeds(write: Write) -> None:
         experiment.choose(["lfm"])
     with pytest.raises(InputError, match="has seed 7; there are 0, 1"):
         experiment.choose(seeds=[0, 7])
+    with pytest.raises(InputError, match="no row is named"):
+        experiment.choose([])
+    with pytest.raises(InputError, match="no seed is named"):
+        experiment.choose(seeds=[])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -345,6 +346,9 @@ def test_nothing_is_written_where_something_is_wrong(write: Write, corpus: Corpu
         run(folder, tmp_path, corpus)
     with pytest.raises(InputError, match="device 'abacus' cannot be used"):
         run(folder, tmp_path, corpus, device="abacus")
+    for device in ("meta", "cuda:", "CPU"):
+        with pytest.raises(InputError, match=f"device '{device}' cannot be used; needed is auto, cpu or cuda"):
+            run(folder, tmp_path, corpus, device=device, dry_run=True)
     with pytest.raises(InputError, match=r"there is no corpus 'nowhere'.*or name one with --corpus"):
         run(folder, tmp_path, None)
     with pytest.raises(InputError, match="there is no corpus"):
@@ -353,6 +357,24 @@ def test_nothing_is_written_where_something_is_wrong(write: Write, corpus: Corpu
     (tmp_path / "records").write_text("mine")
     with pytest.raises(InputError, match="records is a file, and a folder is needed"):
         run(folder, tmp_path, corpus)
+
+
+def test_where_no_record_can_be_written_nothing_is_trained(
+    write: Write, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write("rows: {dense: [0]}\n")
+    (tmp_path / "records" / "dense-seed0.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"dense-seed0\.json is a folder, and a record is to be written there"):
+        run(folder, tmp_path, corpus, replace=True)
+
+    def refuse(**options: Any) -> None:
+        raise PermissionError(errno.EACCES, "", "")
+
+    (tmp_path / "records" / "dense-seed0.json").rmdir()
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"records cannot be written to \(Permission denied\); .* with --out"):
+        run(folder, tmp_path, corpus)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_look_needs_no_text_and_changes_nothing(write: Write, tmp_path: Path) -> None:

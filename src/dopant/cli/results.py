@@ -50,7 +50,8 @@ def results(
         int, typer.Option("--threads", metavar="N", min=1, help="Threads of each run; equal bits need equal threads.")
     ] = 1,
     device: Annotated[
-        str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train; auto: on a GPU if there is one.")
+        str,
+        typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where to train; auto: on a GPU if there is one."),
     ] = "auto",
     replace: Annotated[
         bool, typer.Option("--replace", help="Make again also what other code has made, or no recipe is known of.")

@@ -124,9 +124,12 @@ class Experiment:
             seeds: numbers.
 
         Raises:
-            InputError: a name or a seed that no run has.
+            InputError: a name or a seed that no run has, or none is named.
         """
         names = list(dict.fromkeys(trial.row for trial in self.trials))
+        for what, named in (("row", rows), ("seed", seeds)):
+            if named is not None and not named:
+                raise InputError(f"no {what} is named; name one at least, or leave it out for all")
         for pattern in rows or ():
             if not fnmatch.filter(names, pattern):
                 close = difflib.get_close_matches(pattern, names, n=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +116,7 @@ def results(
         runs: folder of models and checkpoints; None for `runs/<name>`.
         jobs: runs at a time; None for one a core, on a GPU at most four.
         threads: threads of each run.
-        device: cpu, cuda, or auto: cuda where there is one.
+        device: cpu, cuda, cuda:1 for one of several, or auto: cuda where there is one.
         replace: make those again, too, whose records other code has made: another commit, or one that did not note
             its recipe. Without it such a record is only replaced if its recipe or text has changed since.
         dry_run: look, and change nothing.
@@ -134,6 +136,7 @@ def results(
     for place in (records, folder):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a folder is needed; choose another place")
+    device = _device(device)
     text = _text(found, corpus)
     states: list[State] = []
     code, _ = find_code()
@@ -151,14 +154,13 @@ def results(
         return Results(tuple(states), *_tables(found, records, text, write=not dry_run))
     if isinstance(text, DopantError):
         raise text
-    device = _device(device)
     _check_plans(wanted, text)
     kinds = {state.run: state.state for state in states}
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
     # to be told after hours of training would be late
     _read_alike([t for t, s in zip(found.trials, states, strict=True) if s.counts and not s.make], records)
     work = [_job(trial, kinds[trial.name], folder, shown, replace=replace) for trial in wanted]
-    records.mkdir(parents=True, exist_ok=True)
+    _check_records([_file(records, trial) for trial in wanted], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
 
@@ -232,6 +234,20 @@ def _file(records: Path, trial: Trial) -> Path:
     return records / f"{trial.name}.json"
 
 
+def _check_records(files: Sequence[Path], records: Path) -> None:
+    """See that these records can be written, before hours of training; makes their folder."""
+    for file in files:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder, and a record is to be written there; move it away")
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=records):
+            pass
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise InputError(f"{records} cannot be written to ({why}); choose another place with --out") from None
+
+
 def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError, code: str = "") -> State:
     """How a run stands, where `code` is the commit that runs now."""
     file = _file(records, trial)
@@ -299,6 +315,8 @@ def _changed(kept: dict[str, Any], recipe: Recipe) -> str:
 
 
 def _device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):  # torch has devices, too, that compute nothing
+        raise InputError(f"device {device!r} cannot be used; needed is auto, cpu or cuda, or cuda:0 for one of several")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
