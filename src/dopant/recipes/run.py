@@ -102,7 +102,8 @@ def run_recipe(
     finished = resume and is_finished(places, fingerprint)
     processes.wait()  # all have looked before the first changes anything
     if finished:
-        places.checkpoint.unlink(missing_ok=True)  # if the run was killed just before it did so
+        with alone(places) if processes.main else contextlib.nullcontext():  # which removes a lock left behind, too
+            places.checkpoint.unlink(missing_ok=True)  # if the run was killed just before it did so
         return read_report(places.report)
     if processes.main and announce is not None:
         announce(setting.plan)
