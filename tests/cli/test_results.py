@@ -86,6 +86,20 @@ def test_from_the_first_look_to_the_table(experiment: Path, corpus: Path, tmp_pa
     assert [row["method"] for row in data["report"]["rows"]] == ["dense", "lmf"]
 
 
+@pytest.mark.parametrize("quiet", [[], ["-q"]])
+def test_records_that_do_not_count_are_told_of(
+    quiet: list[str], experiment: Path, corpus: Path, tmp_path: Path, dopant: Run
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "lmf-seed0.json").write_text("damaged")
+    arguments = ["results", experiment, "--corpus", corpus, "--out", tmp_path / "out", "--tables-only"]
+    result = dopant(*arguments, *quiet)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("lmf-seed0  another's ")
+    assert ("3 runs: 2 missing, 1 another's" in result.stderr) == (not quiet)
+    assert "dense-seed0" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -93,8 +107,11 @@ def test_from_the_first_look_to_the_table(experiment: Path, corpus: Path, tmp_pa
         (["{}", "--rows", "densse"], "did you mean 'dense'?"),
         (["{}", "--seeds", "0,x"], "--seeds 0,x: 'x' is no seed"),
         (["{}", "--seeds", "9"], "no row of"),
+        (["{}", "--seeds", ","], "no seed is named"),
+        (["{}", "--rows", ""], "no row is named"),
         (["{}", "--corpus", "nowhere"], "there is no corpus 'nowhere'"),
         (["{}", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["{}", "--device", "meta", "--dry-run"], "needed is auto, cpu or cuda, or cuda:0 for one of several"),
     ],
 )
 def test_mistakes_are_refused(arguments: list[str], complaint: str, experiment: Path, dopant: Run) -> None:

@@ -44,6 +44,10 @@ def test_some_rows_and_seeds(write: Write) -> None:
         experiment.choose(["lfm"])
     with pytest.raises(InputError, match="has seed 7; there are 0, 1"):
         experiment.choose(seeds=[0, 7])
+    with pytest.raises(InputError, match="no row is named"):
+        experiment.choose([])
+    with pytest.raises(InputError, match="no seed is named"):
+        experiment.choose(seeds=[])
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,13 @@ def test_some_rows_and_seeds(write: Write) -> None:
 def test_mistakes_are_told_with_their_place(write: Write, text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         read_experiment(write(text))
+
+
+def test_a_recipe_named_like_a_point_of_the_sweep_is_refused(write: Write) -> None:
+    folder = write("rows: {lmf: [0], lmf-3x: [0]}\nsweep: {rows: [lmf], targets: [3x, 4x]}\n")
+    (folder / "lmf-3x.yaml").write_text((folder / "pruning.yaml").read_text())
+    with pytest.raises(RecipeError, match=r"lmf-3x is a recipe among the rows, and a point .*; rename lmf-3x\.yaml"):
+        read_experiment(folder)
 
 
 def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dopant.errors import InputError, ResumeError
-from dopant.recipes.places import Places, begin, check_claim, is_finished
+from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
 
 Snapshot = Callable[[Path], dict[str, bytes]]
 
@@ -130,3 +131,26 @@ def test_a_finished_run_has_a_model_and_a_report(places: Places) -> None:
     places.fingerprint.unlink()
     with pytest.raises(ResumeError, match="belongs to another"):  # nobody knows whose it is
         is_finished(places, "mine")
+
+
+def test_one_process_alone_works_in_a_run(places: Places) -> None:
+    """A lock that is left behind by one that was killed is in nobody's way."""
+    pytest.importorskip("fcntl")
+    places.lock.write_text("")
+    with alone(places):
+        with pytest.raises(InputError, match=r"another dopant is at work in \S*m\.run; wait for it"), alone(places):
+            raise AssertionError("two at once")
+        assert places.lock.exists()
+    assert not places.lock.exists()
+    with alone(places):
+        pass
+
+
+def test_where_nothing_can_be_locked_the_run_goes_on(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "fcntl", None)
+        with alone(places), alone(places):
+            pass
+    places.model.write_text("in the way")
+    with alone(Places.of(places.model / "inner")):
+        pass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -184,6 +185,55 @@ def test_an_old_record_that_contradicts_the_recipe_is_no_part_of_the_table(place
     assert [len(row.seeds) for row in found.report.rows] == [2, 1]
 
 
+def test_an_old_record_of_another_text_is_no_part_of_the_table(place: Path, corpus: Corpus) -> None:
+    change(place, "lmf-seed0", run=None, protocol={"checksum": "0" * 64})
+    found = again(place, corpus, dry_run=True)
+    assert states(found)["lmf-seed0"] == "older code"
+    assert found.states[1].why.endswith(f"on another text: the text has sha256 {corpus.checksum[:12]} now")
+    assert not found.states[1].counts
+    assert found.report is not None
+    assert [len(row.seeds) for row in found.report.rows] == [2, 1]
+
+
+def test_records_that_contradict_each_other_are_told_before_anything_is_trained(place: Path, corpus: Corpus) -> None:
+    change(place, "lmf-seed0", protocol={"vocabulary": 7})
+    (place / "records" / "lmf-seed1.json").unlink()
+    with pytest.raises(InputError, match=r"dense-seed0\.json and \S*lmf-seed0\.json: .*vocabulary is \d+ .* and 7 in"):
+        again(place, corpus)
+    assert not (place / "records" / "lmf-seed1.json").exists()
+    change(place, "lmf-seed0", run=None, protocol={"commit": "f" * 40})
+    again(place, corpus, replace=True, rows=["lmf"])  # which makes the contradiction go away
+
+
+def spoil(place: Path, row: str = "dense-seed0") -> None:
+    """As when a record changes while others are made."""
+    change(place, row, protocol={"vocabulary": 7})
+
+
+def test_a_contradiction_does_not_hide_what_has_failed(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    folder = write("rows: {dense: [0], lmf: [0], diverging: [0]}\n")
+
+    def listen(standings: dict[str, Standing]) -> None:
+        if standings["diverging-seed0"].phase == "failed":
+            spoil(tmp_path)
+
+    told = r"1 of 3 runs failed.*\n  diverging-seed0: .*lower the learning rate.*\n  and there are no tables: .*vocabul"
+    with pytest.raises(TrainingError, match=told):
+        run(folder, tmp_path, corpus, jobs=1, listener=listen)
+
+
+def test_a_contradiction_does_not_hide_an_interruption(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    folder = write("rows: {dense: [0], lmf: [0]}\n")
+
+    def interrupt(standings: dict[str, Standing]) -> None:
+        if standings["lmf-seed0"].phase == "done":
+            spoil(tmp_path)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, corpus, jobs=1, listener=interrupt)
+
+
 @pytest.mark.parametrize("content", ["{}", "not json", "lmf-seed1.json", "lmf-2x-seed0.json", "report.json"])
 def test_a_file_that_is_no_record_of_the_run_is_left_alone(
     content: str, place: Path, corpus: Corpus, snapshot: Snapshot
@@ -233,6 +283,38 @@ def test_an_interrupted_experiment_goes_on(write: Write, corpus: Corpus, tmp_pat
     assert read_report(tmp_path / "records" / "longest-seed1.json").protocol.resumed
 
 
+def test_that_an_unfinished_run_of_another_recipe_is_thrown_away_is_told_first(
+    write: Write, corpus: Corpus, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    folder = write("rows: {longest: [0]}\n")
+
+    def interrupt(standings: dict[str, Standing]) -> None:
+        if standings["longest-seed0"].step >= 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, corpus, listener=interrupt)
+    assert run(folder, tmp_path, corpus, dry_run=True).states[0].why == ""
+    recipe = folder / "longest.yaml"
+    recipe.write_text(recipe.read_text().replace("epochs: 20", "epochs: 2"))
+    before = snapshot(tmp_path / "runs")
+    heard: list[Sequence[State]] = []
+    found = run(folder, tmp_path, corpus, dry_run=True, announce=heard.append)
+    place = tmp_path / "runs" / "longest-seed0.run"
+    assert found.states[0].why == heard[0][0].why == f"the unfinished run of another recipe in {place} is thrown away"
+    assert snapshot(tmp_path / "runs") == before
+    run(folder, tmp_path, corpus)
+    record = read_report(tmp_path / "records" / "longest-seed0.json")
+    assert (record.protocol.epochs, record.protocol.resumed) == (2, False)
+
+
+def test_a_damaged_recipe_of_a_run_is_another_recipe(place: Path, corpus: Corpus) -> None:
+    (place / "records" / "lmf-seed1.json").unlink()
+    (place / "runs" / "lmf-seed1.run" / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is a finished model of another recipe"):
+        again(place, corpus)
+
+
 def test_a_finished_run_whose_record_is_lost_is_not_trained_again(place: Path, corpus: Corpus) -> None:
     file = place / "records" / "lmf-seed1.json"
     before = file.read_bytes()
@@ -264,6 +346,9 @@ def test_nothing_is_written_where_something_is_wrong(write: Write, corpus: Corpu
         run(folder, tmp_path, corpus)
     with pytest.raises(InputError, match="device 'abacus' cannot be used"):
         run(folder, tmp_path, corpus, device="abacus")
+    for device in ("meta", "cuda:", "CPU"):
+        with pytest.raises(InputError, match=f"device '{device}' cannot be used; needed is auto, cpu or cuda"):
+            run(folder, tmp_path, corpus, device=device, dry_run=True)
     with pytest.raises(InputError, match=r"there is no corpus 'nowhere'.*or name one with --corpus"):
         run(folder, tmp_path, None)
     with pytest.raises(InputError, match="there is no corpus"):
@@ -272,6 +357,24 @@ def test_nothing_is_written_where_something_is_wrong(write: Write, corpus: Corpu
     (tmp_path / "records").write_text("mine")
     with pytest.raises(InputError, match="records is a file, and a folder is needed"):
         run(folder, tmp_path, corpus)
+
+
+def test_where_no_record_can_be_written_nothing_is_trained(
+    write: Write, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write("rows: {dense: [0]}\n")
+    (tmp_path / "records" / "dense-seed0.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"dense-seed0\.json is a folder, and a record is to be written there"):
+        run(folder, tmp_path, corpus, replace=True)
+
+    def refuse(**options: Any) -> None:
+        raise PermissionError(errno.EACCES, "", "")
+
+    (tmp_path / "records" / "dense-seed0.json").rmdir()
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"records cannot be written to \(Permission denied\); .* with --out"):
+        run(folder, tmp_path, corpus)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_look_needs_no_text_and_changes_nothing(write: Write, tmp_path: Path) -> None:

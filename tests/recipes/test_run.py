@@ -15,6 +15,7 @@ from dopant.errors import DivergenceError, InputError, PlanError, ResumeError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
 from dopant.plan.methods import METHODS
+from dopant.recipes.places import Places, alone
 from dopant.recipes.read import recipe_from
 from dopant.recipes.run import device_name, label, meet_byte_target, report_trained, run_recipe
 from dopant.recipes.schema import Recipe
@@ -226,6 +227,19 @@ def test_a_finished_run_is_returned_as_it_is(tiny: Tiny, corpus: Corpus, tmp_pat
     before = snapshot(tmp_path)
     assert run_recipe(tiny("lmf"), corpus, tmp_path / "m", resume=True) == report
     assert snapshot(tmp_path) == before
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(
+    tiny: Tiny, corpus: Corpus, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    pytest.importorskip("fcntl")
+    run_recipe(tiny(), corpus, tmp_path / "m")
+    with alone(Places.of(tmp_path / "m")):
+        before = snapshot(tmp_path)
+        with pytest.raises(InputError, match="another dopant is at work in"):
+            run_recipe(tiny(seed=1), corpus, tmp_path / "m", force=True)
+        assert snapshot(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "m.run"}
 
 
 def test_another_run_is_refused_and_nothing_is_lost(

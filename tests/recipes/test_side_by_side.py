@@ -105,6 +105,25 @@ def test_a_process_that_was_killed_is_told(tiny: Tiny, tmp_path: Path) -> None:
     assert "the process of big ended with code -9 and no word; was it killed for memory?" in str(ended)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"workers": 0}, "runs at a time: one at least is needed, got 0"),
+        ({"workers": -1}, "runs at a time: one at least is needed, got -1"),
+        ({"workers": 1, "threads": 0}, "threads of each run: one at least is needed, got 0"),
+    ],
+)
+def test_no_workers_or_threads_are_refused(
+    numbers: dict[str, int], message: str, tiny: Tiny, corpus: Corpus, tmp_path: Path
+) -> None:
+    def stop(standings: Mapping[str, Standing]) -> None:
+        raise AssertionError(f"begun: {standings}")  # else it would wait for ever
+
+    with pytest.raises(InputError, match=message):
+        run_jobs([Job("one", tiny(), tmp_path / "one")], corpus, **numbers, listener=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_how_far_a_run_is_from_the_end_of_its_log(tmp_path: Path) -> None:
     log, before = tmp_path / "log.jsonl", Standing("training", 7, 9, 5.0)
     assert last_standing(log, before) is before

@@ -50,7 +50,8 @@ def results(
         int, typer.Option("--threads", metavar="N", min=1, help="Threads of each run; equal bits need equal threads.")
     ] = 1,
     device: Annotated[
-        str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train; auto: on a GPU if there is one.")
+        str,
+        typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where to train; auto: on a GPU if there is one."),
     ] = "auto",
     replace: Annotated[
         bool, typer.Option("--replace", help="Make again also what other code has made, or no recipe is known of.")
@@ -71,9 +72,11 @@ def results(
         if dry_run and not as_json:
             show("\n".join(lines(states)))
         elif not dry_run:
-            made = [state for state in states if state.make]
-            for line in [*lines(made), counted(states)]:
-                say(line, quiet=quiet)
+            # a row that is not in the table is told of in any case
+            told = [state for state in states if state.make or (not state.counts and state.state != "missing")]
+            for state, line in zip(told, lines(told), strict=True):
+                say(line, quiet=quiet and state.make)
+            say(counted(states), quiet=quiet)
 
     try:
         with progress(quiet=quiet or dry_run) as listener:

@@ -101,7 +101,7 @@ def compare(
     ended = run_jobs(
         work,
         text,
-        workers=jobs or os.cpu_count() or 1,
+        workers=(os.cpu_count() or 1) if jobs is None else jobs,
         threads=threads,
         options={"resume": resume, "force": force, "device": device, "command": tuple(command)},
         listener=listener,

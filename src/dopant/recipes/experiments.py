@@ -124,9 +124,12 @@ class Experiment:
             seeds: numbers.
 
         Raises:
-            InputError: a name or a seed that no run has.
+            InputError: a name or a seed that no run has, or none is named.
         """
         names = list(dict.fromkeys(trial.row for trial in self.trials))
+        for what, named in (("row", rows), ("seed", seeds)):
+            if named is not None and not named:
+                raise InputError(f"no {what} is named; name one at least, or leave it out for all")
         for pattern in rows or ():
             if not fnmatch.filter(names, pattern):
                 close = difflib.get_close_matches(pattern, names, n=1)
@@ -171,6 +174,11 @@ def read_experiment(path: str | Path) -> Experiment:
             if base not in recipes:
                 raise RecipeError(f"{file}: sweep.rows: {base!r} is no row; {_did_you_mean(base, list(recipes))}")
             points = [_swept(base, recipes[base], target, file) for target in content.sweep.targets]
+            if taken := [row for row, _ in points if row != base and row in recipes]:
+                raise RecipeError(
+                    f"{file}: {taken[0]} is a recipe among the rows, and a point of the sweep of {base} has the same "
+                    f"name; rename {taken[0]}.yaml"
+                )
             swept[base] = tuple(dict.fromkeys(row for row, _ in points))
             found += [
                 Trial(row, base, seed, _seeded(recipe, seed)) for row, recipe in points for seed in content.sweep.seeds

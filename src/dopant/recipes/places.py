@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,11 @@ class Places:
     def run(self) -> Path:
         """Log, plan, checkpoint and report."""
         return self.model.with_name(self.model.name + ".run")
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that is at work in the run's folder; means nothing where no process holds it."""
+        return self.model.with_name(self.model.name + ".run.lock")
 
     @property
     def recipe(self) -> Path:
@@ -107,6 +114,49 @@ def is_finished(places: Places, fingerprint: str) -> bool:
             "resume with that, or start anew with --force"
         )
     return finished
+
+
+@contextlib.contextmanager
+def alone(places: Places) -> Iterator[None]:
+    """See that no other process works in a run's folder for as long; where files cannot be locked, nothing is seen.
+
+    Raises:
+        InputError: another does.
+    """
+    file = _locked(places.lock)
+    try:
+        yield
+    finally:
+        if file is not None:
+            places.lock.unlink(missing_ok=True)
+            os.close(file)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor whose lock ends with the process at the latest."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:
+            return None  # where nothing can be written, what is written first says so
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            raise InputError(
+                f"another dopant is at work in {path.with_suffix('')}; wait for it, or choose another place"
+            ) from None
+        except OSError:  # a file system without locks, or the file went away between two looks
+            os.close(file)
+            return None
+        os.close(file)  # of one that has just ended, which has removed it
 
 
 def begin(places: Places, *, recipe: str, plan: str, fingerprint: str, force: bool) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +25,7 @@ from dopant.recipes.run import check_device, label, schedule
 from dopant.recipes.schema import Recipe
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.drawing import WIDE
-from dopant.report.join import join_seeds
+from dopant.report.join import check_alike, join_seeds
 from dopant.report.plots import loss_against_factor
 from dopant.report.records import find_code
 from dopant.report.report import ExperimentRun, Report, read_report, write_report
@@ -101,7 +104,8 @@ def results(
     """Make the records of an experiment that are missing or out of date, and its tables from all of them.
 
     Each run is written to `<out>/<row>-seed<k>.json` as it ends, so that whatever happens to the others it is kept; an
-    interrupted run goes on from its checkpoint in `<runs>` when this is called again.
+    interrupted run goes on from its checkpoint in `<runs>` when this is called again. Where its recipe has changed
+    since, its checkpoint is of no use and is thrown away; `why` of its state says so before anything is done.
 
     Args:
         experiment: a folder with an `experiment.yaml`.
@@ -112,7 +116,7 @@ def results(
         runs: folder of models and checkpoints; None for `runs/<name>`.
         jobs: runs at a time; None for one a core, on a GPU at most four.
         threads: threads of each run.
-        device: cpu, cuda, or auto: cuda where there is one.
+        device: cpu, cuda, cuda:1 for one of several, or auto: cuda where there is one.
         replace: make those again, too, whose records other code has made: another commit, or one that did not note
             its recipe. Without it such a record is only replaced if its recipe or text has changed since.
         dry_run: look, and change nothing.
@@ -132,13 +136,17 @@ def results(
     for place in (records, folder):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a folder is needed; choose another place")
+    device = _device(device)
     text = _text(found, corpus)
     states: list[State] = []
     code, _ = find_code()
     for trial in found.trials:
         state = _state(trial, found, records, text, code)
         wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
-        states.append(dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only))
+        state = dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only)
+        if state.make and (lost := _lost(trial, folder)):
+            state = dataclasses.replace(state, why="; ".join(filter(None, [state.why, lost])))
+        states.append(state)
     if announce is not None:
         announce(states)
     wanted = [trial for trial, state in zip(found.trials, states, strict=True) if state.make]
@@ -146,12 +154,13 @@ def results(
         return Results(tuple(states), *_tables(found, records, text, write=not dry_run))
     if isinstance(text, DopantError):
         raise text
-    device = _device(device)
     _check_plans(wanted, text)
     kinds = {state.run: state.state for state in states}
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
+    # to be told after hours of training would be late
+    _read_alike([t for t, s in zip(found.trials, states, strict=True) if s.counts and not s.make], records)
     work = [_job(trial, kinds[trial.name], folder, shown, replace=replace) for trial in wanted]
-    records.mkdir(parents=True, exist_ok=True)
+    _check_records([_file(records, trial) for trial in wanted], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
 
@@ -165,18 +174,26 @@ def results(
         run_jobs(
             work,
             text,
-            workers=jobs or _workers(device),
+            workers=_workers(device) if jobs is None else jobs,
             threads=threads,
             options={"device": device},
             listener=listener,
             on_end=keep,
         )
     except KeyboardInterrupt:
-        _tables(found, records, text, write=True)
+        with contextlib.suppress(DopantError, OSError):
+            _tables(found, records, text, write=True)
         raise
-    tables = _tables(found, records, text, write=True)
+    tables: tuple[Report | None, Report | None] = None, None
+    complaints = [f"{name}: {error}" for name, error in failed.items()]
+    try:
+        tables = _tables(found, records, text, write=True)
+    except (DopantError, OSError) as error:
+        if not failed:
+            raise
+        complaints.append(f"and there are no tables: {error}")
     if failed:
-        told = "\n  ".join(f"{name}: {error}" for name, error in failed.items())
+        told = "\n  ".join(complaints)
         raise TrainingError(
             f"{len(failed)} of {len(wanted)} runs failed, the others are in {records}; the same command tries again "
             f"what is missing:\n  {told}"
@@ -217,6 +234,20 @@ def _file(records: Path, trial: Trial) -> Path:
     return records / f"{trial.name}.json"
 
 
+def _check_records(files: Sequence[Path], records: Path) -> None:
+    """See that these records can be written, before hours of training; makes their folder."""
+    for file in files:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder, and a record is to be written there; move it away")
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=records):
+            pass
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise InputError(f"{records} cannot be written to ({why}); choose another place with --out") from None
+
+
 def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError, code: str = "") -> State:
     """How a run stands, where `code` is the commit that runs now."""
     file = _file(records, trial)
@@ -234,18 +265,21 @@ def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | D
     made = f"made by {_code(record)} on {protocol.time[:10]}"
     if len(record.rows) != 1 or protocol.seed != trial.seed:
         return found("another's", f"{file} is no record of one row with seed {trial.seed}")
+    other_text = ""
+    if isinstance(text, Corpus) and protocol.checksum != text.checksum:
+        other_text = f"the text has sha256 {text.checksum[:12]} now"
     if run is None:
         differing = _contradictions(record, trial.recipe)
         if differing:
             return found("older code", f"{made}, of another recipe: {differing}")
+        if other_text:
+            return found("older code", f"{made}, on another text: {other_text}")
         return found("older code", f"{made}, which did not note its recipe", counts=True)
     if (run.experiment, run.row, run.seed) != (experiment.name, trial.row, trial.seed):
         return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
     theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
     other_code = theirs != (version.VERSION, code, False)
-    changed = _changed(run.recipe, trial.recipe)
-    if isinstance(text, Corpus) and protocol.checksum != text.checksum:
-        changed = ", ".join(filter(None, [changed, f"the text has sha256 {text.checksum[:12]} now"]))
+    changed = ", ".join(filter(None, [_changed(run.recipe, trial.recipe), other_text]))
     if changed:
         return found("out of date", f"{changed}; {made}", other_code=other_code)
     return found("done", made, counts=True, other_code=other_code)
@@ -281,6 +315,8 @@ def _changed(kept: dict[str, Any], recipe: Recipe) -> str:
 
 
 def _device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):  # torch has devices, too, that compute nothing
+        raise InputError(f"device {device!r} cannot be used; needed is auto, cpu or cuda, or cuda:0 for one of several")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
@@ -299,12 +335,26 @@ def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:
             raise PlanError(f"{row}: {plan}")
 
 
+def _is_of(places: Places, recipe: Recipe) -> bool:
+    """Whether what lies in a run's folder was made with this recipe."""
+    return places.recipe.is_file() and places.recipe.read_bytes() == resolved_yaml(recipe).encode("utf-8")
+
+
+def _lost(trial: Trial, folder: Path) -> str:
+    """What of another recipe is thrown away when this run is made, though it was not finished."""
+    places = Places(folder / trial.name)
+    finished = places.report.exists() and places.model.exists()
+    if finished or not places.recipe.exists() or _is_of(places, trial.recipe):
+        return ""
+    return f"the unfinished run of another recipe in {places.run} is thrown away"
+
+
 def _job(trial: Trial, state: StateName, folder: Path, shown: Sequence[str], *, replace: bool) -> Job:
     """Go on with a run of this recipe that was not finished; take one that was, if its record alone is missing."""
     places = Places(folder / trial.name)
     there = os.path.lexists(places.run) or os.path.lexists(places.model)
     finished = places.report.exists() and places.model.exists()
-    same = places.recipe.is_file() and places.recipe.read_text("utf-8") == resolved_yaml(trial.recipe)
+    same = _is_of(places, trial.recipe)
     if there and finished and not same and state == "missing" and not replace:
         raise InputError(
             f"{places.model} is a finished model of another recipe ({places.recipe}), and there is no record of it; "
@@ -338,20 +388,36 @@ def _tables(
     experiment: Experiment, records: Path, text: Corpus | DopantError, *, write: bool
 ) -> tuple[Report | None, Report | None]:
     """All records that count as the table, those of the sweep as a second one with its picture."""
+    counting = [trial for trial in experiment.trials if _state(trial, experiment, records, text).counts]
     kept: dict[str, list[Report]] = {}
-    for trial in experiment.trials:
-        if _state(trial, experiment, records, text).counts:
-            kept.setdefault(trial.row, []).append(read_report(_file(records, trial)))
+    for trial, report in zip(counting, _read_alike(counting, records), strict=True):
+        kept.setdefault(trial.row, []).append(report)
     table = {row: kept[row] for row in experiment.rows if row in kept}
-    report = join_seeds(table) if table else None
+    joined = join_seeds(table) if table else None
     points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
     factors = join_seeds({**dense, **points}) if any(row not in table for row in points) else None
-    if write and report is not None:
-        write_report(report, records / "report.json")
+    if write and joined is not None:
+        write_report(joined, records / "report.json")
     if write and factors is not None:
         write_report(factors, records / "factors.json")
         picture = loss_against_factor(factors, WIDE, "factors")
         if picture is not None:
             write_text(records / "factors.svg", standalone(picture))
-    return report, factors
+    return joined, factors
+
+
+def _read_alike(trials: Sequence[Trial], records: Path) -> list[Report]:
+    """The records of these runs.
+
+    Raises:
+        InputError: they cannot be compared; two files that contradict each other are named.
+    """
+    files = [_file(records, trial) for trial in trials]
+    reports = [read_report(file) for file in files]
+    for file, report in zip(files, reports, strict=True):
+        try:
+            check_alike([reports[0], report])
+        except InputError as error:
+            raise InputError(f"{files[0]} and {file}: {error}") from None
+    return reports

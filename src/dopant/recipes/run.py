@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from dopant.plan.apply import apply_plan
 from dopant.plan.methods import method_named
 from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
-from dopant.recipes.places import Places, begin, check_claim, is_finished
+from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
@@ -79,7 +80,8 @@ def run_recipe(
         a report of one row, `loss_percent` left open: it takes a dense row to compare with.
 
     Raises:
-        InputError: something is in the way, the text is too short, or the recipe needs a dense model.
+        InputError: something is in the way, another process is at this run, the text is too short, or the recipe
+            needs a dense model.
         PlanError: the target cannot be met.
         TrainingError: the run diverged, or what is to be resumed is another run.
         FileError: a log, checkpoint or model cannot be written.
@@ -100,59 +102,61 @@ def run_recipe(
     finished = resume and is_finished(places, fingerprint)
     processes.wait()  # all have looked before the first changes anything
     if finished:
-        places.checkpoint.unlink(missing_ok=True)  # if the run was killed just before it did so
+        with alone(places) if processes.main else contextlib.nullcontext():  # which removes a lock left behind, too
+            places.checkpoint.unlink(missing_ok=True)  # if the run was killed just before it did so
         return read_report(places.report)
-    if processes.main:
-        if announce is not None:
-            announce(setting.plan)
-        begin(places, recipe=text, plan=setting.plan.to_json(), fingerprint=fingerprint, force=force)
-    processes.wait()
+    if processes.main and announce is not None:
+        announce(setting.plan)
+    with alone(places) if processes.main else contextlib.nullcontext():
+        if processes.main:
+            begin(places, recipe=text, plan=setting.plan.to_json(), fingerprint=fingerprint, force=force)
+        processes.wait()
 
-    model, generator = setting.model, torch.Generator().manual_seed(recipe.seed)
-    originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
-    apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", generator)
-    overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
-    model.to(device)
-    sample = evaluation_columns(texts.valid, settings.batch)[: PATH_SAMPLE_STEPS + 1]
-    result = train(
-        model,
-        settings,
-        Run(
-            columns=columns,
-            validate=lambda m: texts.perplexity(m, "valid"),
-            validate_paths=lambda m: perplexity(m, sample),
-            seed=recipe.seed,
-            folder=places.run,
-            fingerprint=fingerprint,
-            resume=resume,
-            teacher=setting.teacher,
-            accelerator=accelerator,
-        ),
-        overlays,
-    )
-    close_overlays(model)
-    model.cpu()
-    meet_byte_target(model, setting.plan)
-    if processes.main:
-        save(
-            places.model,
+        model, generator = setting.model, torch.Generator().manual_seed(recipe.seed)
+        originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
+        apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", generator)
+        overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
+        model.to(device)
+        sample = evaluation_columns(texts.valid, settings.batch)[: PATH_SAMPLE_STEPS + 1]
+        result = train(
             model,
-            storage=setting.plan.storages(),
-            tokenizer=texts.tokenizer,
-            recipe=text,
-            extra={"method": recipe.method},
-            force=force or resume,
+            settings,
+            Run(
+                columns=columns,
+                validate=lambda m: texts.perplexity(m, "valid"),
+                validate_paths=lambda m: perplexity(m, sample),
+                seed=recipe.seed,
+                folder=places.run,
+                fingerprint=fingerprint,
+                resume=resume,
+                teacher=setting.teacher,
+                accelerator=accelerator,
+            ),
+            overlays,
         )
-    processes.wait()
-    record = make_record(command, seed=recipe.seed, device=device_name(device), started=started, code=code)
-    report = Report(
-        protocol=make_protocol(recipe, setting, record, resumed=resumed),
-        rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
-    )
-    if processes.main:
-        write_report(report, places.report)
-        places.checkpoint.unlink(missing_ok=True)
-    return report
+        close_overlays(model)
+        model.cpu()
+        meet_byte_target(model, setting.plan)
+        if processes.main:
+            save(
+                places.model,
+                model,
+                storage=setting.plan.storages(),
+                tokenizer=texts.tokenizer,
+                recipe=text,
+                extra={"method": recipe.method},
+                force=force or resume,
+            )
+        processes.wait()
+        record = make_record(command, seed=recipe.seed, device=device_name(device), started=started, code=code)
+        report = Report(
+            protocol=make_protocol(recipe, setting, record, resumed=resumed),
+            rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
+        )
+        if processes.main:
+            write_report(report, places.report)
+            places.checkpoint.unlink(missing_ok=True)
+        return report
 
 
 def check_device(device: str) -> None:

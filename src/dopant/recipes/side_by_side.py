@@ -92,8 +92,11 @@ def run_jobs(
         by job name the report, or the error that ended it.
 
     Raises:
-        InputError: a job waits for one that is not there, or that waits itself.
+        InputError: a job waits for one that is not there, or that waits itself; no workers, or no threads.
     """
+    for what, number in (("runs at a time", workers), ("threads of each run", threads)):
+        if number < 1:
+            raise InputError(f"{what}: one at least is needed, got {number}")
     free = [job.name for job in jobs if job.after is None]
     if stuck := [job for job in jobs if job.after is not None and job.after not in free]:
         raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {', '.join(free)}")
