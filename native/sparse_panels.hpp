@@ -295,11 +295,11 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
   float scale = 1.0f;
   if constexpr (Bytes) {
     uint8_t* bytes = arena.take<uint8_t>(padded);
-    std::memset(bytes, 128, padded);
+    std::memset(bytes, kByteZero, padded);
     scale = to_bytes(ordered, columns, bytes);
     if (scale < 0.0f) return false;
     int32_t* whole = reinterpret_cast<int32_t*>(totals);
-    for (size_t r = 0; r < height; ++r) whole[r] = -128 * sums[r];
+    for (size_t r = 0; r < height; ++r) whole[r] = -kByteZero * sums[r];
     byte_units(runs, block_of.data(), units.data(), bytes, whole);
   } else {
     std::memset(totals, 0, sizeof(float) * height);

@@ -7,8 +7,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "arena.hpp"
@@ -41,7 +42,7 @@ struct SparseRows {
     int32_t length, count;
   };
   struct Tile {
-    int32_t column, columns, runs;
+    int32_t column, runs;
   };
   int columns = 0;
   std::vector<Tile> tiles;
@@ -130,7 +131,7 @@ struct SparseRows {
       if (end > begin) spans.push_back({begin, end});
     }
     std::stable_sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.length() > b.length(); });
-    tiles.push_back({first, width, 0});
+    tiles.push_back({first, 0});
     int length = 0;
     for (const Span& span : spans) {
       if (span.length() != length) runs.push_back({length = span.length(), 0}), ++tiles.back().runs;

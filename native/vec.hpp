@@ -24,7 +24,6 @@ struct Lanes {
   typedef int32_t Int __attribute__((vector_size(N * 4)));
   typedef float Unaligned __attribute__((vector_size(N * 4), aligned(4), may_alias));
 };
-typedef float UnalignedFloat __attribute__((aligned(1), may_alias));
 template <int N>
 using Vec = typename Lanes<N>::Float;
 template <int N>

@@ -16,7 +16,7 @@ from dopant.cli.show_report import show_report
 from dopant.errors import InputError
 
 if TYPE_CHECKING:
-    from dopant.recipes.results import State
+    from dopant.recipes.states import State
 
 EXAMPLE = "dopant results experiments/ptb-small --rows pruning,lmf --dry-run"
 

@@ -10,20 +10,20 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from dopant import version
 from dopant.data import Corpus, read_corpus
-from dopant.errors import DopantError, InputError, PlanError, RecipeError, ResumeError, TrainingError
-from dopant.recipes.experiments import Experiment, Trial, flat, read_experiment
+from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
+from dopant.recipes.experiments import Experiment, Trial, read_experiment
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
-from dopant.recipes.read import recipe_from, resolved_yaml
-from dopant.recipes.run import check_device, label, schedule
+from dopant.recipes.read import resolved_yaml
+from dopant.recipes.run import check_device
 from dopant.recipes.schema import Recipe
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
+from dopant.recipes.states import NOT_KEPT, State, StateName, record_file, state_of
 from dopant.report.drawing import WIDE
 from dopant.report.join import check_alike, join_seeds
 from dopant.report.plots import loss_against_factor
@@ -33,35 +33,6 @@ from dopant.report.svg import standalone
 from dopant.report.writing import write_text
 
 JOBS_ON_A_GPU = 4  # an LSTM's step is many small kernels: one run leaves most of a GPU idle
-_NOT_KEPT = ("description", "corpus", "seed")
-"""Keys of a recipe that its record has in another form, or does not need: prose, the text's checksum, the seed."""
-
-_NO_NUMBER = (*_NOT_KEPT, "training.checkpoint_every", "training.trace_every")
-"""Keys of a recipe that change no number of a record."""
-
-StateName = Literal["done", "missing", "out of date", "older code", "another's"]
-
-
-@dataclass(frozen=True)
-class State:
-    """How one run of an experiment stands.
-
-    Args:
-        run: its name, and that of its record.
-        state: `done`; `missing`; `out of date` (the record is of another recipe or text); `older code` (the record
-            does not say which recipe it is of); `another's` (the file is no record, or that of another run).
-        why: in words.
-        counts: whether its record is part of the tables.
-        other_code: whether its record was made by other code than this.
-        make: whether it is to be made now.
-    """
-
-    run: str
-    state: StateName
-    why: str
-    counts: bool = False
-    other_code: bool = False
-    make: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +112,7 @@ def results(
     states: list[State] = []
     code, _ = find_code()
     for trial in found.trials:
-        state = _state(trial, found, records, text, code)
+        state = state_of(trial, found, records, text, code)
         wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
         state = dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only)
         if state.make and (lost := _lost(trial, folder)):
@@ -160,13 +131,13 @@ def results(
     # to be told after hours of training would be late
     _read_alike([t for t, s in zip(found.trials, states, strict=True) if s.counts and not s.make], records)
     work = [_job(trial, kinds[trial.name], folder, shown, replace=replace) for trial in wanted]
-    _check_records([_file(records, trial) for trial in wanted], records)
+    _check_records([record_file(records, trial) for trial in wanted], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
 
     def keep(name: str, ended: Report | DopantError) -> None:
         if isinstance(ended, Report):
-            write_report(_record(ended, by_name[name], found), _file(records, by_name[name]))
+            write_report(_record(ended, by_name[name], found), record_file(records, by_name[name]))
         else:
             failed[name] = _with_a_way_out(ended, Places(folder / name))
 
@@ -230,10 +201,6 @@ def _flags(corpus: str | Path | Corpus | None, device: str, threads: int) -> lis
     return [*given, "--device", device, *(["--threads", str(threads)] if threads != 1 else [])]
 
 
-def _file(records: Path, trial: Trial) -> Path:
-    return records / f"{trial.name}.json"
-
-
 def _check_records(files: Sequence[Path], records: Path) -> None:
     """See that these records can be written, before hours of training; makes their folder."""
     for file in files:
@@ -246,72 +213,6 @@ def _check_records(files: Sequence[Path], records: Path) -> None:
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise InputError(f"{records} cannot be written to ({why}); choose another place with --out") from None
-
-
-def _state(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError, code: str = "") -> State:
-    """How a run stands, where `code` is the commit that runs now."""
-    file = _file(records, trial)
-    if not os.path.lexists(file):
-        return State(trial.name, "missing", "")
-
-    def found(state: StateName, why: str, *, counts: bool = False, other_code: bool = True) -> State:
-        return State(trial.name, state, why, counts, other_code)
-
-    try:
-        record = read_report(file)
-    except InputError as error:
-        return found("another's", str(error).splitlines()[0])
-    protocol, run = record.protocol, record.run
-    made = f"made by {_code(record)} on {protocol.time[:10]}"
-    if len(record.rows) != 1 or protocol.seed != trial.seed:
-        return found("another's", f"{file} is no record of one row with seed {trial.seed}")
-    other_text = ""
-    if isinstance(text, Corpus) and protocol.checksum != text.checksum:
-        other_text = f"the text has sha256 {text.checksum[:12]} now"
-    if run is None:
-        differing = _contradictions(record, trial.recipe)
-        if differing:
-            return found("older code", f"{made}, of another recipe: {differing}")
-        if other_text:
-            return found("older code", f"{made}, on another text: {other_text}")
-        return found("older code", f"{made}, which did not note its recipe", counts=True)
-    if (run.experiment, run.row, run.seed) != (experiment.name, trial.row, trial.seed):
-        return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
-    theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
-    other_code = theirs != (version.VERSION, code, False)
-    changed = ", ".join(filter(None, [_changed(run.recipe, trial.recipe), other_text]))
-    if changed:
-        return found("out of date", f"{changed}; {made}", other_code=other_code)
-    return found("done", made, counts=True, other_code=other_code)
-
-
-def _code(record: Report) -> str:
-    return f"commit {record.protocol.commit[:12]}{' with changes' if record.protocol.dirty else ''}"
-
-
-def _contradictions(record: Report, recipe: Recipe) -> str:
-    """What an old record says of its run that the recipe says otherwise."""
-    row, protocol = record.rows[0], record.protocol
-    told = {"method": row.method, "label": row.label}
-    ours: dict[str, Any] = {"method": recipe.method, "label": label(recipe)}
-    expected = schedule(recipe)
-    if recipe.method != "dense":  # which has no target
-        expected["target"] = recipe.target if recipe.target_bytes is None else f"{recipe.target_bytes} bytes"
-    ours |= expected
-    theirs = told | {key: getattr(protocol, key) for key in expected}
-    return ", ".join(f"{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key])
-
-
-def _changed(kept: dict[str, Any], recipe: Recipe) -> str:
-    """What is set otherwise now; a key that is new since then had its default."""
-    try:
-        before = flat(recipe_from(kept))
-    except RecipeError:
-        return "its recipe has settings that this version does not know"
-    now = flat(recipe)
-    differing = [key for key in now if now[key] != before.get(key) and key not in _NO_NUMBER]
-    changes = [f"{key} is {now[key]}, was {before.get(key)}" for key in differing]
-    return ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
 
 
 def _device(device: str) -> str:
@@ -379,7 +280,7 @@ def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
         model=report.protocol.model,
         seed=trial.seed,
         epochs=report.protocol.epochs,
-        recipe={key: value for key, value in trial.recipe.model_dump(mode="json").items() if key not in _NOT_KEPT},
+        recipe={key: value for key, value in trial.recipe.model_dump(mode="json").items() if key not in NOT_KEPT},
     )
     return report.model_copy(update={"run": run})
 
@@ -388,7 +289,7 @@ def _tables(
     experiment: Experiment, records: Path, text: Corpus | DopantError, *, write: bool
 ) -> tuple[Report | None, Report | None]:
     """All records that count as the table, those of the sweep as a second one with its picture."""
-    counting = [trial for trial in experiment.trials if _state(trial, experiment, records, text).counts]
+    counting = [trial for trial in experiment.trials if state_of(trial, experiment, records, text).counts]
     kept: dict[str, list[Report]] = {}
     for trial, report in zip(counting, _read_alike(counting, records), strict=True):
         kept.setdefault(trial.row, []).append(report)
@@ -413,7 +314,7 @@ def _read_alike(trials: Sequence[Trial], records: Path) -> list[Report]:
     Raises:
         InputError: they cannot be compared; two files that contradict each other are named.
     """
-    files = [_file(records, trial) for trial in trials]
+    files = [record_file(records, trial) for trial in trials]
     reports = [read_report(file) for file in files]
     for file, report in zip(files, reports, strict=True):
         try:
