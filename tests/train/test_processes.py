@@ -27,7 +27,7 @@ HOW = {
     "checkpoint_every": 3,
 }
 PROGRAM = """
-import copy, sys
+import copy, os, sys
 import torch
 from accelerate import Accelerator
 from dopant.train.loop import Run, train
@@ -56,6 +56,7 @@ for name, validate in (("whole", lambda model: 1.0), ("stopped", stop)):
     if accelerator.is_main_process:
         torch.save(model.state_dict(), folder / "weights")
 accelerator.end_training()
+os._exit(0)  # torch's threads outlive the group after DistributedDataParallel, and some exits abort on them
 """
 
 
