@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sparse_panels.hpp"
+#include "sparse_rows_bytes.hpp"
 #include "sparse_rows_short.hpp"
 #include "weight.hpp"
 
@@ -56,7 +57,7 @@ class Sparse final : public Weight {
   }
 
   size_t bytes() const override {
-    const size_t made = for_8_.bytes + for_16_.bytes + for_32_.bytes + shorts_.bytes;
+    const size_t made = for_8_.bytes + for_16_.bytes + for_32_.bytes + shorts_.bytes + bytes_.bytes;
     return scales_.size() * 4 + made + std::visit([](const auto& one) { return one.bytes(); }, one_);
   }
 
@@ -76,10 +77,8 @@ class Sparse final : public Weight {
   void apply_rows(const float* scales, const float* x, float* y, int lanes) const {
     Arena& arena = Arena::of_this_thread();
     int lane = 0;
-    if constexpr (kShorts && sizeof(T) == 1)
-      while (fast_ && lane + 2 * W <= lanes &&
-             apply_short(made(shorts_, 2 * W * sizeof(int16_t)), scales, x + lane, y + lane, lanes, arena))
-        lane += 2 * W;
+    if constexpr (sizeof(T) == 1)
+      if (fast_) lane = apply_fast(scales, x, y, lanes, arena);
     if (lane == lanes) return;
     auto apply = [&](auto& form, int together) {
       made(form, static_cast<size_t>(together) * sizeof(float)).apply(x + lane, y + lane, lanes - lane, lanes, arena);
@@ -91,6 +90,27 @@ class Sparse final : public Weight {
       apply(for_16_, 16);
     else
       apply(for_32_, 32);
+  }
+
+  // How many lanes are done: all that fill registers, and whose values are finite.
+  int apply_fast(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
+    int lane = 0;
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+    auto applied = [&](auto together) {
+      if (lane + together > lanes) return false;
+      const auto& form = made(bytes_, 32);
+      if (!apply_bytes<together>(form, scales, x + lane, y + lane, lanes, arena)) return false;
+      lane += together;
+      return true;
+    };
+    while (applied(std::integral_constant<int, 32>{})) {}
+    if (!applied(std::integral_constant<int, 16>{})) applied(std::integral_constant<int, 8>{});
+#else
+    while (kShorts && lane + 2 * W <= lanes &&
+           apply_short(made(shorts_, 2 * W * sizeof(int16_t)), scales, x + lane, y + lane, lanes, arena))
+      lane += 2 * W;
+#endif
+    return lane;
   }
 
   template <class V>
@@ -120,6 +140,7 @@ class Sparse final : public Weight {
   OneLane one_;
   mutable Made<float> for_8_, for_16_, for_32_;
   mutable Made<Shifted> shorts_;
+  mutable Made<int8_t> bytes_;
 };
 
 // A sparse matrix whose rows are looked up (an embedding).

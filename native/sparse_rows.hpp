@@ -2,8 +2,8 @@
 //
 // Loads decide how fast: x's lanes, the value, the place in x. Columns are cut into tiles whose x stays in the
 // first-level cache, and four places come in one load, as offsets that an address takes as they are. Rows of a tile come
-// in the order of their length, so that the processor foresees where each ends; lengths are filled up to even ones with
-// zeros, and four sums are under way at a time, so that none waits for the one before.
+// in the order of their length, so that the processor foresees where each ends; lengths are filled up with zeros to even
+// ones, or multiples of four, and several sums are under way at a time, so that none waits for the one before.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "arena.hpp"
-#include "vec.hpp"
+#include "bytes.hpp"
 
 namespace dopant {
 
@@ -30,12 +30,14 @@ struct Shifted {
   explicit Shifted(int value = 0) : first(static_cast<int16_t>(value)), second(first) {}
 };
 
-// V: how values are kept, float or Shifted.
+// V: how values are kept, as float, Shifted (sparse_rows_short.hpp) or int8_t (sparse_rows_bytes.hpp).
 template <class V>
 struct SparseRows {
   static constexpr int kTileBytes = 42 << 10;  // of x: what the first-level cache holds
-  static constexpr int kMostColumns = 4096;    // of a tile: an offset is 16 times the column, in 16 bits
-  static constexpr bool kShifted = std::is_same_v<V, Shifted>;
+  static constexpr bool kShifted = std::is_same_v<V, Shifted>, kBytes = sizeof(V) == 1;
+  static constexpr int kTogether = kBytes ? 4 : 2;  // a row's length is a multiple of it
+  static constexpr int kPlace = kBytes ? 8 : 16;    // what an offset counts for a column: x has this or a multiple
+  static constexpr int kMostColumns = 65536 / kPlace;  // of a tile
   static constexpr int kLongest = 96;  // shifted values in a row: see sparse_rows_short.hpp
 
   struct Run {  // rows of one length
@@ -48,12 +50,13 @@ struct SparseRows {
   std::vector<Tile> tiles;
   std::vector<Run> runs;      // tile after tile
   std::vector<int32_t> rows;  // run after run; a row comes twice if it is too long
-  std::vector<float> units;   // what the shifted values of each of `rows` are to be multiplied by
+  // Of each of `rows`: what its shifted values are to be multiplied by; what the sum of its bytes begins with.
+  std::vector<std::conditional_t<kBytes, int32_t, float>> extra;
   AlignedVector<uint16_t> offsets;
   AlignedVector<V> values;
 
   size_t bytes() const {
-    return tiles.size() * sizeof(Tile) + runs.size() * sizeof(Run) + (rows.size() + units.size()) * 4 + offsets.size() * 2 +
+    return tiles.size() * sizeof(Tile) + runs.size() * sizeof(Run) + (rows.size() + extra.size()) * 4 + offsets.size() * 2 +
            values.size() * sizeof(V);
   }
 
@@ -116,7 +119,7 @@ struct SparseRows {
  private:
   struct Span {  // of the entries: a row within a tile, or a piece of it
     size_t begin, end;
-    int32_t length() const { return static_cast<int32_t>((end - begin + 1) / 2 * 2); }
+    int32_t length() const { return static_cast<int32_t>((end - begin + kTogether - 1) / kTogether * kTogether); }
   };
 
   template <class T, class Index>
@@ -137,17 +140,21 @@ struct SparseRows {
       if (span.length() != length) runs.push_back({length = span.length(), 0}), ++tiles.back().runs;
       ++runs.back().count;
       rows.push_back(entries[span.begin].row);
-      std::conditional_t<kShifted, int, float> factor = 1;
-      if (!kShifted && scales != nullptr) factor = scales[entries[span.begin].row];
+      std::conditional_t<std::is_same_v<V, float>, float, int> factor = 1;
+      if (std::is_same_v<V, float> && scales != nullptr) factor = scales[entries[span.begin].row];
       if constexpr (kShifted) {
         int sum = 0;
         for (size_t i = span.begin; i < span.end; ++i) sum += std::abs(static_cast<int>(entries[i].value));
         while (factor < 256 && 2 * factor * sum <= 32000) factor *= 2;
-        units.push_back(1.0f / static_cast<float>(factor));
+        extra.push_back(1.0f / static_cast<float>(factor));
+      }
+      if constexpr (kBytes) {
+        extra.push_back(0);
+        for (size_t i = span.begin; i < span.end; ++i) extra.back() -= kByteZero * entries[i].value;
       }
       for (size_t i = span.begin; i < span.begin + static_cast<size_t>(length); ++i) {
         const auto& entry = entries[std::min(i, span.end - 1)];
-        offsets.push_back(static_cast<uint16_t>((static_cast<int>(entry.column) - first) * 16));
+        offsets.push_back(static_cast<uint16_t>((static_cast<int>(entry.column) - first) * kPlace));
         values.push_back(i < span.end ? V(entry.value * factor) : V{});
       }
     }

@@ -112,7 +112,7 @@ inline bool apply_short(const SparseRows<Shifted>& matrix, const float* scales, 
   if (!to_shorts(x, matrix.columns, stride, shorts, back)) return false;
   matrix.each_part(shorts, 2 * W * sizeof(int16_t), [&](const SparseRows<Shifted>::Part& part) {
     add_short_rows(part.x, part.offset, part.value, part.length, matrix.rows.data() + part.first, part.count, scales,
-                   matrix.units.data() + part.first, back, y, static_cast<size_t>(stride));
+                   matrix.extra.data() + part.first, back, y, static_cast<size_t>(stride));
   });
   return true;
 }
