@@ -1,11 +1,12 @@
-// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7).
+// The LSTM cell: from gates to the new state, with exp by a polynomial (relative error about 1e-7), or σ and tanh by
+// tables (fast: absolute error below 3e-4, a tenth of what activations lose as bytes).
 #pragma once
 
-#include "vec.hpp"
+#include "curve.hpp"
 
 namespace dopant {
 
-// e^x = scale · (1 + rest) with a power of two and a small rest, so that e^x - 1 too comes out to the last digits.
+// e^x = scale · (1 + rest) with a power of two and a small rest, so that 1 - e^x too comes out to the last digits.
 // Of K vectors, step by step: a chain of some twenty operations, and a processor looks only so far ahead for others.
 template <int N, int K>
 struct Exponentials {
@@ -26,7 +27,7 @@ struct Exponentials {
     each([&](int k) { rest[k] = p[k] * power[k]; });
   }
   Vec<N> value(int k) const { return scale[k] * rest[k] + scale[k]; }
-  Vec<N> minus_one(int k) const { return scale[k] * rest[k] + (scale[k] - 1.0f); }
+  Vec<N> from_one(int k) const { return (1.0f - scale[k]) - scale[k] * rest[k]; }  // 1 - value
 
  private:
   template <class F>
@@ -51,12 +52,12 @@ inline Vec<W> biases(const float* bias) {
   return v;
 }
 
-// The cell of `hidden` features with so many lanes each: gates i f g o and their biases, c which is replaced, and h.
-// L: lanes, but W for W and more.
-template <int L>
+// The cell of `hidden` features with so many lanes each: gates i f g o and their biases, c which is replaced, and h,
+// which is written to two places: the next layer's input and this one's next. L: lanes, but W for W and more.
+template <int L, bool Fast>
 struct Cell {
   const float *gates, *bias;
-  float *c, *h;
+  float *c, *h, *again;
   int hidden, lanes;
 
   // A feature and a lane of it; the next register begins where the last one ended.
@@ -67,56 +68,84 @@ struct Cell {
   }
   size_t at() const { return static_cast<size_t>(feature) * lanes + lane; }
 
-  // K registers. σ(a) = 1 / (1 + e^-a), tanh(b) = -m / (2 + m) with m = e^-2b - 1; a product of the two takes one division.
+  // A register of gates with their biases.
+  Vec<W> gate(int which) const {
+    const size_t size = static_cast<size_t>(hidden) * lanes;
+    return load<W>(gates + which * size + at()) + biases<L>(bias + static_cast<size_t>(which) * hidden + feature);
+  }
+  void store_h(size_t place, Vec<W> value) {
+    store<W>(h + place, value);
+    store<W>(again + place, value);
+  }
+
+  // σ(a) = 1 / (1 + e^-a), tanh(b) = m / (2 - m) with m = 1 - e^-2b; a product of the two takes one division.
+  // Of K registers.
   template <int K>
-  void step() {
-    const size_t gate = static_cast<size_t>(hidden) * lanes, first = at();
-    Vec<W> doubled[K], output[K];
+  void step_exact() {
+    const size_t first = at();
+    Vec<W> next[K], output[K];
 #pragma GCC unroll 4
     for (int k = 0; k < K; ++k, advance()) {
-      const float *from = gates + at(), *b = bias + feature;
-      const Vec<W> i = load<W>(from) + biases<L>(b), f = load<W>(from + gate) + biases<L>(b + hidden);
-      const Vec<W> g = load<W>(from + 2 * gate) + biases<L>(b + 2 * hidden);
-      const Vec<W> o = load<W>(from + 3 * gate) + biases<L>(b + 3 * hidden);
-      const Exponentials<W, 4> e({-i, -f, -2.0f * g, -o});
-      const Vec<W> m = e.minus_one(2), kept = load<W>(c + at()) * reciprocal<W>(1.0f + e.value(1));
-      const Vec<W> next = kept - m * reciprocal<W>((1.0f + e.value(0)) * (2.0f + m));
-      store<W>(c + at(), next);
-      doubled[k] = -2.0f * next;
+      const Exponentials<W, 4> e({-gate(0), -gate(1), -2.0f * gate(2), -gate(3)});
+      const Vec<W> m = e.from_one(2), kept = load<W>(c + at()) * reciprocal<W>(1.0f + e.value(1));
+      next[k] = kept + m * reciprocal<W>((1.0f + e.value(0)) * (2.0f - m));
+      store<W>(c + at(), next[k]);
+      next[k] *= -2.0f;
       output[k] = 1.0f + e.value(3);
     }
-    const Exponentials<W, K> e(doubled);
+    const Exponentials<W, K> e(next);
 #pragma GCC unroll 4
     for (int k = 0; k < K; ++k) {
-      const Vec<W> m = e.minus_one(k);
-      store<W>(h + first + k * W, -m * reciprocal<W>(output[k] * (2.0f + m)));
+      const Vec<W> m = e.from_one(k);
+      store_h(first + k * W, m * reciprocal<W>(output[k] * (2.0f - m)));
     }
+  }
+
+  __attribute__((always_inline)) void step_fast(const Curves& curve) {
+#if defined(__AVX512F__)
+    const Vec<W> next = curve.sigmoid(gate(1)) * load<W>(c + at()) + curve.sigmoid(gate(0)) * curve.tanh(gate(2));
+    store<W>(c + at(), next);
+    store_h(at(), curve.sigmoid(gate(3)) * curve.tanh(next));
+    advance();
+#endif
   }
 
   void run() {
     const size_t count = static_cast<size_t>(hidden) * lanes;
-    while (at() + 4 * W <= count) step<4>();
-    while (at() + W <= count) step<1>();
+    if constexpr (Fast) {
+      const Curves curves = Curves::get();  // a copy, which lies in registers
+      while (at() + W <= count) step_fast(curves);
+    } else {
+      while (at() + 4 * W <= count) step_exact<4>();
+      while (at() + W <= count) step_exact<1>();
+    }
     if (L >= W || at() == count) return;
     const int features = L < W ? W / L : 1, there = hidden - feature, left = there * lanes;  // a register filled up with zeros
-    float last[6][W] = {}, last_bias[5 * W] = {};
+    float last[7][W] = {}, last_bias[5 * W] = {};
     for (int part = 0; part < 4; ++part) {
       std::memcpy(last[part], gates + part * count + at(), sizeof(float) * static_cast<size_t>(left));
       std::memcpy(last_bias + part * features, bias + part * hidden + feature, sizeof(float) * static_cast<size_t>(there));
     }
     std::memcpy(last[4], c + at(), sizeof(float) * static_cast<size_t>(left));
-    Cell{last[0], last_bias, last[4], last[5], features, lanes}.template step<1>();
+    Cell{last[0], last_bias, last[4], last[5], last[6], features, lanes}.run();
     std::memcpy(c + at(), last[4], sizeof(float) * static_cast<size_t>(left));
     std::memcpy(h + at(), last[5], sizeof(float) * static_cast<size_t>(left));
+    std::memcpy(again + at(), last[5], sizeof(float) * static_cast<size_t>(left));
   }
 };
 
-inline void cell(const float* gates, const float* bias, float* c, float* h, int hidden, int lanes) {
-  // `bias` can be read for a register beyond its end.
-  if (lanes == 1) return Cell<1>{gates, bias, c, h, hidden, lanes}.run();
-  if (lanes == 4) return Cell<4>{gates, bias, c, h, hidden, lanes}.run();
-  if (lanes == 8) return Cell<8>{gates, bias, c, h, hidden, lanes}.run();
-  Cell<16>{gates, bias, c, h, hidden, lanes}.run();
+template <bool Fast>
+inline void cell_of(const float* gates, const float* bias, float* c, float* h, float* again, int hidden, int lanes) {
+  if (lanes == 1) return Cell<1, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
+  if (lanes == 4) return Cell<4, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
+  if (lanes == 8) return Cell<8, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
+  Cell<16, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
+}
+
+// `bias` can be read for a register beyond its end.
+inline void cell(const float* gates, const float* bias, float* c, float* h, float* again, int hidden, int lanes, bool fast) {
+  const auto run = kCurves && fast ? cell_of<kCurves> : cell_of<false>;
+  run(gates, bias, c, h, again, hidden, lanes);
 }
 
 }  // namespace dopant

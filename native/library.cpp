@@ -63,7 +63,7 @@ WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* sta
 
 }  // namespace
 
-API int dopant_version() { return 2; }
+API int dopant_version() { return 3; }
 API const char* dopant_error() { return last_error.c_str(); }
 
 // The best level of this processor among those that build_native.py builds.
@@ -143,7 +143,7 @@ API int dopant_rows(const void* handle, const int64_t* index, int64_t count, flo
 // For each layer and direction: input weight, recurrent weight or null, projection or null; bias or null.
 API void* dopant_lstm(int count, int directions, const void* const* input, const void* const* recurrent,
                       const void* const* projection, const float* const* bias, const int32_t* inputs,
-                      const int32_t* hidden) {
+                      const int32_t* hidden, int fast) {
   try {
     std::vector<LstmLayer> layers;
     int inputs_due = inputs[0];
@@ -162,7 +162,7 @@ API void* dopant_lstm(int count, int directions, const void* const* input, const
       if (bias[i] != nullptr) std::copy_n(bias[i], 4 * static_cast<size_t>(hidden[i]), layer.bias.begin());
       layers.push_back(std::move(layer));
     }
-    return new Lstm(std::move(layers), directions);
+    return new Lstm(std::move(layers), directions, fast != 0);
   } catch (const std::exception& error) {
     last_error = error.what();
     return nullptr;

@@ -26,7 +26,9 @@ struct LstmLayer {
 
 class Lstm {
  public:
-  Lstm(std::vector<LstmLayer> layers, int directions) : layers_(std::move(layers)), directions_(directions) {}
+  // fast: σ and tanh by tables.
+  Lstm(std::vector<LstmLayer> layers, int directions, bool fast)
+      : layers_(std::move(layers)), directions_(directions), fast_(fast) {}
 
   int inputs() const { return layers_.front().inputs; }
   int outputs() const { return layers_.back().outputs() * directions_; }
@@ -103,7 +105,7 @@ class Lstm {
       for (int direction = 0; direction < directions_; ++direction) {
         const LstmLayer& layer = layers_[first + direction];
         Direction d{layer, from, to + static_cast<size_t>(direction) * layer.outputs() * lanes,
-                    static_cast<size_t>(width) * lanes, steps, lanes, direction == 1};
+                    static_cast<size_t>(width) * lanes, steps, lanes, direction == 1, fast_};
         d.run(state, arena);
         state += static_cast<size_t>(layer.outputs() + layer.hidden) * lanes;
       }
@@ -123,7 +125,7 @@ class Lstm {
     float* y;           // of step 0
     size_t y_stride;    // from step to step
     int steps, lanes;
-    bool backward;
+    bool backward, fast;
 
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
@@ -147,15 +149,21 @@ class Lstm {
           if (steps > 1) std::memcpy(joint, input(n), sizeof(float) * x_size);
           layer.input->set(joint, gates, lanes);
         }
-        cell(gates, layer.bias.data(), c, layer.projection ? hidden : h, layer.hidden, lanes);
-        if (layer.projection) layer.projection->set(hidden, h, lanes);
-        std::memcpy(n + 1 < steps ? before : state, h, sizeof(float) * h_size);
+        float* after = n + 1 < steps ? before : state;
+        if (layer.projection) {
+          cell(gates, layer.bias.data(), c, hidden, hidden, layer.hidden, lanes, fast);
+          layer.projection->set(hidden, h, lanes);
+          std::memcpy(after, h, sizeof(float) * h_size);
+        } else {
+          cell(gates, layer.bias.data(), c, h, after, layer.hidden, lanes, fast);
+        }
       }
     }
   };
 
   std::vector<LstmLayer> layers_;
   int directions_;
+  bool fast_;
 };
 
 }  // namespace dopant

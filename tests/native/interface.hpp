@@ -25,7 +25,7 @@ int dopant_linear(const void* handle, const float* bias, const float* x, int bat
 int dopant_rows(const void* handle, const int64_t* index, int64_t count, float* y);
 void* dopant_lstm(int count, int directions, const void* const* input, const void* const* recurrent,
                   const void* const* projection, const float* const* bias, const int32_t* inputs,
-                  const int32_t* hidden);
+                  const int32_t* hidden, int fast);
 void dopant_free_lstm(void* handle);
 int64_t dopant_state_size(const void* handle, int batch);
 int dopant_lstm_run(const void* handle, const float* x, int steps, int batch, const float* before, float* after,

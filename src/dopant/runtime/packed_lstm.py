@@ -94,6 +94,7 @@ class PackedLSTM:
             addresses,
             sizes.ctypes.data,
             hidden.ctypes.data,
+            packer.fast,
         )
         self.handle = Handle(library, "lstm", address)
         self._native_run = library.dopant_lstm_run
