@@ -5,9 +5,20 @@
 #include <vector>
 
 #include "gemm.hpp"
+#include "threads.hpp"
 #include "weight.hpp"
 
 namespace dopant {
+
+// do(row, end) of parts of a matrix's rows, among threads if it is large; parts begin at multiples of `block`.
+template <class Do>
+inline void share_rows(int rows, int block, size_t bytes, Do todo) {
+  const int blocks = (rows + block - 1) / block, parts = std::min(Threads::parts(bytes), blocks);
+  Threads::run(parts, [&](int part) {
+    const auto begin = [&](int which) { return std::min(rows, blocks * which / parts * block); };
+    todo(begin(part), begin(part + 1));
+  });
+}
 
 template <class T>
 class Dense final : public Weight {
@@ -23,9 +34,10 @@ class Dense final : public Weight {
   // Few items: dot products, of blocks of rows with all of them. Many: a GEMM, whose sums need no adding up.
   void linear(const float* bias, const float* x, int batch, float* y) const override {
     if (batch > kFew) return Weight::linear(bias, x, batch, y);
-    int row = 0;
-    for (; row + kRows <= rows; row += kRows) dot<kRows, kFew>(row, bias, x, batch, y);
-    for (; row < rows; ++row) dot<1, kFew>(row, bias, x, batch, y);
+    share(kRows, [&](int row, int end) {
+      for (; row + kRows <= end; row += kRows) dot<kRows, kFew>(row, bias, x, batch, y);
+      for (; row < end; ++row) dot<1, kFew>(row, bias, x, batch, y);
+    });
   }
 
   void apply(const float* x, float* y, int lanes) const override {
@@ -43,8 +55,14 @@ class Dense final : public Weight {
  private:
   static constexpr bool kInt8 = sizeof(T) == 1;
   static constexpr int kRows = 3, kFew = W == 16 ? 8 : 4;  // of a block: its sums stay in registers
+  static constexpr int kTile = 32;                         // rows of a GEMM
 
   float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }
+
+  template <class Do>
+  void share(int block, Do todo) const {
+    share_rows(rows, block, static_cast<size_t>(rows) * columns * sizeof(T), todo);
+  }
 
   // R rows with `items`, L at most: for R · L multiply-accumulates R registers are widened and L loaded.
   template <int R, int L>
@@ -96,20 +114,21 @@ class Dense final : public Weight {
 
   // Rows in tiles of a GEMM; 8-bit rows are widened, with their scales, into scratch first.
   void apply_many(const float* x, float* y, int lanes) const {
+    share(kTile, [&](int row, int end) {
+      for (; row < end; row += kTile) apply_tile(row, std::min(kTile, end - row), x, y, lanes);
+    });
+  }
+  void apply_tile(int row, int count, const float* x, float* y, int lanes) const {
+    const T* from = values_.data() + static_cast<size_t>(row) * columns;
+    Matrix a{reinterpret_cast<const float*>(from), columns};
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
-    constexpr int tile = 32;
-    float* scratch = kInt8 ? arena.take<float>(static_cast<size_t>(tile) * columns) : nullptr;
-    for (int row = 0; row < rows; row += tile) {
-      const int count = std::min(tile, rows - row);
-      const T* from = values_.data() + static_cast<size_t>(row) * columns;
-      Matrix a{reinterpret_cast<const float*>(from), columns};
-      if (kInt8) {
-        for (int r = 0; r < count; ++r) widen_row(row + r, scratch + static_cast<size_t>(r) * columns);
-        a = {scratch, columns};
-      }
-      gemm(a, {x, lanes}, y + static_cast<size_t>(row) * lanes, lanes, true, count, columns, lanes);
+    if (kInt8) {
+      float* scratch = arena.take<float>(static_cast<size_t>(count) * columns + W);  // the last row in whole registers
+      for (int r = 0; r < count; ++r) widen_row(row + r, scratch + static_cast<size_t>(r) * columns);
+      a = {scratch, columns};
     }
+    gemm(a, {x, lanes}, y + static_cast<size_t>(row) * lanes, lanes, true, count, columns, lanes);
   }
 
   std::vector<T> values_;

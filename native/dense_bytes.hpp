@@ -49,9 +49,11 @@ class DenseBytes final : public Weight {
     const Bytes u = bytes_of(lanes == 1 ? x : turned, lanes, arena);
     if (u.scales == nullptr) return apply_floats(x, y, lanes, arena);
     if (lanes == 1) return each_rows([&](int row, auto tiles) { multiply<tiles>(row, u, 1, y, y + row, 0); });
-    float* product = arena.take<float>(static_cast<size_t>(kTiles * kTile) * lanes);
-    float* sums = arena.take<float>(static_cast<size_t>(kTiles * kTile) * lanes);
     each_rows([&](int row, auto tiles) {
+      Arena& own = Arena::of_this_thread();
+      Arena::Scope part(own);
+      float* product = own.take<float>(static_cast<size_t>(kTiles * kTile) * lanes);
+      float* sums = own.take<float>(static_cast<size_t>(kTiles * kTile) * lanes);
       const int count = std::min(tiles * kTile, rows - row);
       multiply<tiles>(row, u, lanes, nullptr, product, static_cast<size_t>(count));
       to_lanes(product, lanes, count, sums, lanes);
@@ -93,12 +95,13 @@ class DenseBytes final : public Weight {
     return {bytes, scales, stride};
   }
 
-  // Calls do(row, tiles) for all rows, in blocks of whole tiles and, in the end, one tile at a time.
+  // Calls do(row, tiles) for all rows, in blocks of whole tiles and, in the end, one tile at a time; among threads.
   template <class Do>
   void each_rows(Do todo) const {
-    int row = 0;
-    for (; row + kTiles * kTile <= rows; row += kTiles * kTile) todo(row, std::integral_constant<int, kTiles>{});
-    for (; row < rows; row += kTile) todo(row, std::integral_constant<int, 1>{});
+    share_rows(rows, kTiles * kTile, values_.size(), [&](int row, int end) {
+      for (; row + kTiles * kTile <= end; row += kTiles * kTile) todo(row, std::integral_constant<int, kTiles>{});
+      for (; row < end; row += kTile) todo(row, std::integral_constant<int, 1>{});
+    });
   }
 
   // to (lanes, rows of R tiles) = the product + onto (rows), which may be null. The lanes are shared out evenly.

@@ -2,18 +2,22 @@
 //
 // The caller works too. Threads are made when first needed and never end; a second caller that comes meanwhile does all
 // of its parts itself, so that callers never wait for each other. After a fork the child begins with threads of its own.
+// Whoever waits looks on for a moment before it sleeps: to be woken takes as long as a whole step of an LSTM.
 #pragma once
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <functional>
 #include <mutex>
 #include <system_error>
 #include <thread>
+
+#include "vec.hpp"
 
 namespace dopant {
 
@@ -22,6 +26,11 @@ class Threads {
   static std::atomic<int>& wanted() {
     static std::atomic<int> count{1};
     return count;
+  }
+
+  // How many parts it is worth to cut a matrix of so many bytes into.
+  static int parts(size_t bytes) {
+    return static_cast<int>(std::min<size_t>(static_cast<size_t>(wanted()), 1 + bytes / kWorthwhile));
   }
 
   // part(0) … part(count - 1), in any order; throws on what one of them throws.
@@ -65,6 +74,7 @@ class Threads {
     take_parts();
     std::unique_lock<std::mutex> lock(mutex_);
     places_ = 0;  // who has not begun by now finds nothing to do
+    if (working_ > 0) look_on(lock, [this] { return working_ == 0; });
     done_.wait(lock, [this] { return working_ == 0; });
     if (error_) std::rethrow_exception(error_);
   }
@@ -72,6 +82,7 @@ class Threads {
   void wait_for_work() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      look_on(lock, [this] { return places_ > 0; });
       work_.wait(lock, [this] { return places_ > 0; });
       --places_;
       ++working_;
@@ -80,6 +91,19 @@ class Threads {
       lock.lock();
       if (--working_ == 0) done_.notify_one();
     }
+  }
+
+  // Until `ready`, but not for long; without the lock.
+  template <class Ready>
+  static void look_on(std::unique_lock<std::mutex>& lock, Ready ready) {
+    lock.unlock();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(kMoment);
+    while (!ready() && std::chrono::steady_clock::now() < end) {
+#if defined(__SSE2__)
+      for (int i = 0; i < 8; ++i) _mm_pause();
+#endif
+    }
+    lock.lock();
   }
 
   void take_parts() {
@@ -93,12 +117,15 @@ class Threads {
     }
   }
 
+  static constexpr size_t kWorthwhile = 256 << 10;  // bytes that are read in ten or twenty microseconds
+  static constexpr int kMoment = 100;               // microseconds
+
   const pid_t process_ = getpid();
   std::mutex busy_, mutex_;  // one call at a time; what follows
   std::condition_variable work_, done_;
   const std::function<void(int)>* part_ = nullptr;
-  std::atomic<int> next_{0};
-  int count_ = 0, places_ = 0, working_ = 0, made_ = 0;
+  std::atomic<int> next_{0}, places_{0}, working_{0};
+  int count_ = 0, made_ = 0;
   std::exception_ptr error_;
 };
 

@@ -121,6 +121,27 @@ inline void check_dense() {
   }
 }
 
+// Large ones are shared by threads, row by row: the same to the last bit.
+inline void check_shared(const Case& c, Random& random) {
+  for (int batch : {1, 3, 8, 20, 32}) {
+    const auto x = random.values(static_cast<size_t>(batch) * c.dense.columns), bias = random.values(c.dense.rows);
+    std::vector<float> y[2];
+    for (int shared : {0, 1}) {
+      y[shared].resize(static_cast<size_t>(batch) * c.dense.rows);
+      dopant_set_threads(1 + 3 * shared);
+      dopant_linear(c.handle.get(), bias.data(), x.data(), batch, y[shared].data());
+    }
+    check(y[0] == y[1], "%s, batch %d: other numbers with threads", c.name.c_str(), batch);
+  }
+  dopant_set_threads(1);
+}
+
+inline void check_large_dense() {
+  Random random(6);
+  check_shared(dense(1003, 651, random), random);
+  for (bool fast : {false, true}) check_shared(dense_int8(2001, 650, fast, random), random);
+}
+
 inline void check_sparse() {
   Random random(2);
   for (Values kind : {Values::kFloat, Values::kInt8, Values::kFast}) {
