@@ -9,7 +9,7 @@
 
 #include "compose.hpp"
 #include "dense_bytes.hpp"
-#include "kronecker.hpp"
+#include "kronecker_shorts.hpp"
 #include "limits.hpp"
 #include "lstm.hpp"
 #include "sparse.hpp"
@@ -63,7 +63,7 @@ WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* sta
 
 }  // namespace
 
-API int dopant_version() { return 2; }
+API int dopant_version() { return 3; }
 API const char* dopant_error() { return last_error.c_str(); }
 
 // The best level of this processor among those that build_native.py builds.
@@ -97,11 +97,11 @@ API void* dopant_sparse_int8(int rows, int columns, int lookup, const int64_t* s
       [&] { return make_sparse<int8_t>(rows, columns, lookup != 0, starts, column_of, values, scales, fast != 0); });
 }
 // shapes: rows and columns of each factor; factors[f] (terms, rows, columns).
-API void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors) {
+API void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors, int fast) {
   return handle([&] {
     std::vector<FactorShape> sides;
     for (int f = 0; f < count; ++f) sides.push_back({shapes[2 * f], shapes[2 * f + 1]});
-    return std::make_shared<Kronecker>(terms, std::move(sides), factors);
+    return make_kronecker(terms, std::move(sides), factors, fast != 0);
   });
 }
 API void* dopant_sum(const void* const* parts, int count) {

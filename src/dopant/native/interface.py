@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import CDLL, c_char_p, c_double, c_int, c_int64, c_void_p
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 """What `dopant_version` answers where it speaks this interface."""
 
 _ARRAY = _HANDLE = c_void_p  # of arrays the address, as in `array.ctypes.data`
@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dopant_dense_int8": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY, c_int)),
     "dopant_sparse": (_HANDLE, (c_int, c_int, c_int, _ARRAY, _ARRAY, _ARRAY)),
     "dopant_sparse_int8": (_HANDLE, (c_int, c_int, c_int, _ARRAY, _ARRAY, _ARRAY, _ARRAY, c_int)),
-    "dopant_kronecker": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY)),
+    "dopant_kronecker": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY, c_int)),
     "dopant_sum": (_HANDLE, (_ARRAY, c_int)),
     "dopant_stack": (_HANDLE, (_ARRAY, c_int)),
     "dopant_product": (_HANDLE, (_HANDLE, _HANDLE)),
