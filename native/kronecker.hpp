@@ -62,6 +62,8 @@ class Kronecker final : public Weight {
     }
   }
 
+  const std::vector<size_t>& order() const { return order_; }  // of the factors, as they multiply
+
   size_t bytes() const override {
     size_t total = 0;
     for (const auto& factor : values_) total += 2 * factor.size();

@@ -9,7 +9,7 @@
 
 #include "compose.hpp"
 #include "dense_bytes.hpp"
-#include "kronecker.hpp"
+#include "kronecker_shorts.hpp"
 #include "limits.hpp"
 #include "lstm.hpp"
 #include "sparse.hpp"
@@ -97,11 +97,11 @@ API void* dopant_sparse_int8(int rows, int columns, int lookup, const int64_t* s
       [&] { return make_sparse<int8_t>(rows, columns, lookup != 0, starts, column_of, values, scales, fast != 0); });
 }
 // shapes: rows and columns of each factor; factors[f] (terms, rows, columns).
-API void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors) {
+API void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors, int fast) {
   return handle([&] {
     std::vector<FactorShape> sides;
     for (int f = 0; f < count; ++f) sides.push_back({shapes[2 * f], shapes[2 * f + 1]});
-    return std::make_shared<Kronecker>(terms, std::move(sides), factors);
+    return make_kronecker(terms, std::move(sides), factors, fast != 0);
   });
 }
 API void* dopant_sum(const void* const* parts, int count) {

@@ -14,7 +14,7 @@ void* dopant_sparse(int rows, int columns, int lookup, const int64_t* starts, co
                     const float* values);
 void* dopant_sparse_int8(int rows, int columns, int lookup, const int64_t* starts, const int32_t* column_of,
                          const int8_t* values, const float* scales, int fast);
-void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors);
+void* dopant_kronecker(int terms, int count, const int32_t* shapes, const float* const* factors, int fast);
 void* dopant_sum(const void* const* parts, int count);
 void* dopant_stack(const void* const* parts, int count);
 void* dopant_product(const void* left, const void* right);

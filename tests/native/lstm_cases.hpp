@@ -213,15 +213,17 @@ inline Case lstm_weight(Form form, int rows, int columns, Random& random) {
   const auto count = [columns = columns](int r) { return r % 4 * columns / 6; };
   const auto pattern = [&] { return Pattern(rows, columns, count, random); };
   const auto product = [&] {
-    return rows % 4 == 0 && columns % 3 == 0 ? kronecker(2, {rows / 4, 3, 4, columns / 3}, random)
-                                             : kronecker(1, {rows, 1, 1, columns}, random);
+    return rows % 4 == 0 && columns % 3 == 0 ? kronecker(2, {rows / 4, 3, 4, columns / 3}, false, random)
+                                             : kronecker(1, {rows, 1, 1, columns}, false, random);
   };
   switch (form) {
     case Form::kSparse: return sparse("overlay", pattern(), false, Values::kFloat, random);
     case Form::kSparseInt8: return sparse("overlay", pattern(), false, Values::kInt8, random);
     case Form::kKronecker: return product();
     case Form::kDoped: return sum(product(), sparse("overlay", pattern(), false, Values::kFloat, random));
-    case Form::kFast: return sparse("overlay", pattern(), false, Values::kFast, random);
+    case Form::kFast:
+      return sum(kronecker(1, {rows, 1, 1, columns}, true, random),
+                 sparse("overlay", pattern(), false, Values::kFast, random));
     default: return dense(rows, columns, random);
   }
 }

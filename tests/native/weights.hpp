@@ -21,13 +21,15 @@ struct Case {
   std::string name;
   std::shared_ptr<void> handle;
   Matrix dense;
-  bool fast = false;  // 8-bit activations are allowed
+  double loss = 0.0;  // by rounding: at most this share of the largest activation times a row's sum of magnitudes
 
-  Case(std::string name, void* made, Matrix matrix, bool fast = false)
-      : name(std::move(name)), handle(made, dopant_free_weight), dense(std::move(matrix)), fast(fast) {
+  Case(std::string name, void* made, Matrix matrix, double loss = 0.0)
+      : name(std::move(name)), handle(made, dopant_free_weight), dense(std::move(matrix)), loss(loss) {
     check(made != nullptr, "%s: %s", this->name.c_str(), dopant_error());
   }
 };
+
+constexpr double kByteLoss = 0.51 / 127;  // 8-bit activations err by half a level each
 
 inline std::string sizes(int rows, int columns) { return std::to_string(rows) + "x" + std::to_string(columns); }
 
@@ -48,7 +50,8 @@ inline Case dense_int8(int rows, int columns, bool fast, Random& random) {
     matrix.values[i] = static_cast<double>(values[i]) * scales[i / static_cast<size_t>(columns)];
   }
   void* made = dopant_dense_int8(rows, columns, values.data(), scales.data(), fast);
-  return {std::string("dense int8 ") + (fast ? "fast " : "") + sizes(rows, columns), made, std::move(matrix), fast};
+  return {std::string("dense int8 ") + (fast ? "fast " : "") + sizes(rows, columns), made, std::move(matrix),
+          fast ? kByteLoss : 0.0};
 }
 
 // A sparse matrix whose row r has `count(r)` non-zeros at random places.
@@ -97,11 +100,15 @@ inline Case sparse(const std::string& name, const Pattern& pattern, bool lookup,
                                         levels.data(), scales.data(), kind == Values::kFast);
   const char* form = kind == Values::kFloat ? "" : kind == Values::kInt8 ? "int8 " : "int8 fast ";
   return {"sparse " + name + " " + form + sizes(rows, columns) + (lookup ? " lookup" : ""), made,
-          std::move(matrix), kind == Values::kFast};
+          std::move(matrix), kind == Values::kFast ? kByteLoss : 0.0};
 }
 
-// shapes: rows and columns of each factor.
-inline Case kronecker(int terms, const std::vector<int32_t>& shapes, Random& random) {
+enum class Rows { kAlike, kUneven };  // uneven: up to a thousand times as large, and every fourth zero
+
+// shapes: rows and columns of each factor. Fast loses a few halves of the 2^15 levels of activations, of numbers between
+// the factors, and of each entry of a row of both.
+inline Case kronecker(int terms, const std::vector<int32_t>& shapes, bool fast, Random& random,
+                      Rows kind = Rows::kAlike) {
   std::vector<std::vector<float>> factors;
   std::vector<const float*> pointers;
   int rows = 1, columns = 1;
@@ -109,6 +116,11 @@ inline Case kronecker(int terms, const std::vector<int32_t>& shapes, Random& ran
     rows *= shapes[2 * f];
     columns *= shapes[2 * f + 1];
     factors.push_back(random.values(static_cast<size_t>(terms) * shapes[2 * f] * shapes[2 * f + 1]));
+    if (kind == Rows::kUneven)
+      for (size_t i = 0; i < factors[f].size(); ++i) {
+        const size_t row = i / shapes[2 * f + 1];
+        factors[f][i] *= row % 4 == 1 ? 0.0f : std::pow(10.0f, static_cast<float>(row % 4) + (f == 0 ? 12.0f : -15.0f));
+      }
   }
   for (const auto& factor : factors) pointers.push_back(factor.data());
   Matrix matrix(rows, columns);
@@ -126,15 +138,18 @@ inline Case kronecker(int terms, const std::vector<int32_t>& shapes, Random& ran
       }
   std::string name = "kronecker " + std::to_string(terms) + " terms";
   for (size_t f = 0; f < factors.size(); ++f) name += " " + sizes(shapes[2 * f], shapes[2 * f + 1]);
-  void* made = dopant_kronecker(terms, static_cast<int>(factors.size()), shapes.data(), pointers.data());
-  return {name, made, std::move(matrix)};
+  name += std::string(kind == Rows::kUneven ? " uneven" : "") + (fast ? " fast" : "");
+  double loss = 2.0;
+  for (size_t f = 0; f < factors.size(); ++f) loss += shapes[2 * f + 1] / 2.0;
+  void* made = dopant_kronecker(terms, static_cast<int>(factors.size()), shapes.data(), pointers.data(), fast);
+  return {name, made, std::move(matrix), fast ? loss / 32767 : 0.0};
 }
 
 inline Case sum(const Case& a, const Case& b) {
   const void* parts[] = {a.handle.get(), b.handle.get()};
   Matrix matrix = a.dense;
   for (size_t i = 0; i < matrix.values.size(); ++i) matrix.values[i] += b.dense.values[i];
-  return {"sum of " + a.name + " and " + b.name, dopant_sum(parts, 2), std::move(matrix), a.fast || b.fast};
+  return {"sum of " + a.name + " and " + b.name, dopant_sum(parts, 2), std::move(matrix), std::fmax(a.loss, b.loss)};
 }
 
 inline Case stack(const Case& a, const Case& b) {
@@ -142,7 +157,7 @@ inline Case stack(const Case& a, const Case& b) {
   Matrix matrix(a.dense.rows + b.dense.rows, a.dense.columns);
   matrix.values = a.dense.values;
   matrix.values.insert(matrix.values.end(), b.dense.values.begin(), b.dense.values.end());
-  return {"stack of " + a.name + " and " + b.name, dopant_stack(parts, 2), std::move(matrix), a.fast || b.fast};
+  return {"stack of " + a.name + " and " + b.name, dopant_stack(parts, 2), std::move(matrix), std::fmax(a.loss, b.loss)};
 }
 
 inline Case product(const Case& a, const Case& b) {

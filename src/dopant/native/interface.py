@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dopant_dense_int8": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY, c_int)),
     "dopant_sparse": (_HANDLE, (c_int, c_int, c_int, _ARRAY, _ARRAY, _ARRAY)),
     "dopant_sparse_int8": (_HANDLE, (c_int, c_int, c_int, _ARRAY, _ARRAY, _ARRAY, _ARRAY, c_int)),
-    "dopant_kronecker": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY)),
+    "dopant_kronecker": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY, c_int)),
     "dopant_sum": (_HANDLE, (_ARRAY, c_int)),
     "dopant_stack": (_HANDLE, (_ARRAY, c_int)),
     "dopant_product": (_HANDLE, (_HANDLE, _HANDLE)),

@@ -33,7 +33,7 @@ class Packer:
     Args:
         library: the native library.
         precision: `"exact"` keeps every value to the last bit; `"fast"` rounds values to 8 bits, with a scale a row,
-            and activations too.
+            and activations too; Kronecker products, for batches, to 16.
         lookup: the rows are looked up and never multiplied (an embedding).
     """
 
@@ -125,7 +125,8 @@ def _kronecker(weight: KroneckerWeight, packer: Packer) -> Handle:
     factors = [float_array(factor) for factor in weight.factors]
     shapes = np.array([factor.shape[1:] for factor in factors], np.int32)
     addresses = (c_void_p * len(factors))(*[factor.ctypes.data for factor in factors])
-    return packer.make("dopant_kronecker", factors[0].shape[0], len(factors), shapes.ctypes.data, addresses)
+    place = (factors[0].shape[0], len(factors), shapes.ctypes.data, addresses)
+    return packer.make("dopant_kronecker", *place, packer.fast)
 
 
 @pack.register
