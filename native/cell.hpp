@@ -52,11 +52,11 @@ inline Vec<W> biases(const float* bias) {
   return v;
 }
 
-// The cell of `hidden` features with so many lanes each: gates i f g o and their biases, c which is replaced, and h,
-// which is written to two places: the next layer's input and this one's next. L: lanes, but W for W and more.
+// The cell of `hidden` features with so many lanes each: gates i f g o and their biases, c before and after, and h, which
+// is written to two places: the next layer's input and this one's next. L: lanes, but W for W and more.
 template <int L, bool Fast>
 struct Cell {
-  const float *gates, *bias;
+  const float *gates, *bias, *c_before;
   float *c, *h, *again;
   int hidden, lanes;
 
@@ -87,7 +87,7 @@ struct Cell {
 #pragma GCC unroll 4
     for (int k = 0; k < K; ++k, advance()) {
       const Exponentials<W, 4> e({-gate(0), -gate(1), -2.0f * gate(2), -gate(3)});
-      const Vec<W> m = e.from_one(2), kept = load<W>(c + at()) * reciprocal<W>(1.0f + e.value(1));
+      const Vec<W> m = e.from_one(2), kept = load<W>(c_before + at()) * reciprocal<W>(1.0f + e.value(1));
       next[k] = kept + m * reciprocal<W>((1.0f + e.value(0)) * (2.0f - m));
       store<W>(c + at(), next[k]);
       next[k] *= -2.0f;
@@ -103,7 +103,7 @@ struct Cell {
 
   __attribute__((always_inline)) void step_fast(const Curves& curve) {
 #if defined(__AVX512F__)
-    const Vec<W> next = curve.sigmoid(gate(1)) * load<W>(c + at()) + curve.sigmoid(gate(0)) * curve.tanh(gate(2));
+    const Vec<W> next = curve.sigmoid(gate(1)) * load<W>(c_before + at()) + curve.sigmoid(gate(0)) * curve.tanh(gate(2));
     store<W>(c + at(), next);
     store_h(at(), curve.sigmoid(gate(3)) * curve.tanh(next));
     advance();
@@ -126,8 +126,8 @@ struct Cell {
       std::memcpy(last[part], gates + part * count + at(), sizeof(float) * static_cast<size_t>(left));
       std::memcpy(last_bias + part * features, bias + part * hidden + feature, sizeof(float) * static_cast<size_t>(there));
     }
-    std::memcpy(last[4], c + at(), sizeof(float) * static_cast<size_t>(left));
-    Cell{last[0], last_bias, last[4], last[5], last[6], features, lanes}.run();
+    std::memcpy(last[4], c_before + at(), sizeof(float) * static_cast<size_t>(left));
+    Cell{last[0], last_bias, last[4], last[4], last[5], last[6], features, lanes}.run();
     std::memcpy(c + at(), last[4], sizeof(float) * static_cast<size_t>(left));
     std::memcpy(h + at(), last[5], sizeof(float) * static_cast<size_t>(left));
     std::memcpy(again + at(), last[5], sizeof(float) * static_cast<size_t>(left));
@@ -135,17 +135,19 @@ struct Cell {
 };
 
 template <bool Fast>
-inline void cell_of(const float* gates, const float* bias, float* c, float* h, float* again, int hidden, int lanes) {
-  if (lanes == 1) return Cell<1, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
-  if (lanes == 4) return Cell<4, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
-  if (lanes == 8) return Cell<8, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
-  Cell<16, Fast>{gates, bias, c, h, again, hidden, lanes}.run();
+inline void cell_of(const float* gates, const float* bias, const float* c_before, float* c, float* h, float* again,
+                    int hidden, int lanes) {
+  if (lanes == 1) return Cell<1, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
+  if (lanes == 4) return Cell<4, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
+  if (lanes == 8) return Cell<8, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
+  Cell<16, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
 }
 
 // `bias` can be read for a register beyond its end.
-inline void cell(const float* gates, const float* bias, float* c, float* h, float* again, int hidden, int lanes, bool fast) {
+inline void cell(const float* gates, const float* bias, const float* c_before, float* c, float* h, float* again, int hidden,
+                 int lanes, bool fast) {
   const auto run = kCurves && fast ? cell_of<kCurves> : cell_of<false>;
-  run(gates, bias, c, h, again, hidden, lanes);
+  run(gates, bias, c_before, c, h, again, hidden, lanes);
 }
 
 }  // namespace dopant

@@ -177,12 +177,8 @@ API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch
                         float* y) {
   return guarded([&] {
     const Lstm& lstm = *static_cast<const Lstm*>(handle);
-    const size_t bytes = sizeof(float) * lstm.state_size(batch);
-    if (before == nullptr)
-      std::memset(after, 0, bytes);
-    else if (before != after)
-      std::memcpy(after, before, bytes);
-    lstm.run(x, steps, batch, after, y);
+    if (before == nullptr) std::memset(after, 0, sizeof(float) * lstm.state_size(batch));
+    lstm.run(x, steps, batch, before == nullptr ? after : before, after, y);
   });
 }
 // Between a state and torch's h (layers · directions, batch, outputs) and c (…, batch, hidden).

@@ -41,24 +41,26 @@ class Lstm {
     return total * static_cast<size_t>(lanes_of(batch));
   }
 
-  // x (steps, batch, inputs) -> y (steps, batch, outputs); the state is read and replaced. A large batch is shared among
-  // threads, in parts of whole registers.
-  void run(const float* x, int steps, int batch, float* state, float* y) const {
+  // x (steps, batch, inputs) -> y (steps, batch, outputs), and the state before -> after, which may be the same. A large
+  // batch is shared among threads, in parts of whole registers.
+  void run(const float* x, int steps, int batch, const float* before, float* after, float* y) const {
     const int threads = std::max(1, std::min(static_cast<int>(Threads::wanted()), (batch + 15) / 16));
     const int size = ((batch + threads - 1) / threads + 15) / 16 * 16;
     const int parts = threads == 1 ? 1 : (batch + size - 1) / size;
-    if (parts == 1) return run_part({x, y, steps, batch, batch}, state);
+    if (parts == 1) return run_part({x, y, steps, batch, batch}, before, after);
     Threads::run(parts, [&](int part) {
       const int first = part * size, count = std::min(size, batch - first);
       Arena& arena = Arena::of_this_thread();
       Arena::Scope scope(arena);
       float* own = arena.take<float>(state_size(count));
       std::memset(own, 0, sizeof(float) * state_size(count));  // also of lanes that are there to fill registers
-      copy_state(state + first, lanes_of(batch), own, lanes_of(count), count);
+      copy_state(before + first, lanes_of(batch), own, lanes_of(count), count);
       run_part({x + static_cast<size_t>(first) * inputs(), y + static_cast<size_t>(first) * outputs(), steps, count, batch},
-               own);
-      copy_state(own, lanes_of(count), state + first, lanes_of(batch), count);
+               own, own);
+      copy_state(own, lanes_of(count), after + first, lanes_of(batch), count);
     });
+    const size_t lanes = static_cast<size_t>(lanes_of(batch)), filled = static_cast<size_t>(batch);
+    for (size_t k = 0; k < state_size(1); ++k) std::fill(after + k * lanes + filled, after + (k + 1) * lanes, 0.0f);
   }
 
  private:
@@ -76,16 +78,16 @@ class Lstm {
 
   // In one direction all layers go through a few steps before the next few: what a layer leaves for the next one then
   // stays in the cache.
-  void run_part(const Part& part, float* state) const {
+  void run_part(const Part& part, const float* before, float* after) const {
     const int few = directions_ == 1 ? std::max(1, 32 / lanes_of(part.count)) : part.steps;
     for (int t = 0; t < part.steps; t += few) {
       const size_t at = static_cast<size_t>(t) * part.batch;
       run_few({part.x + at * inputs(), part.y + at * outputs(), std::min(few, part.steps - t), part.count, part.batch},
-              state);
+              t == 0 ? before : after, after);
     }
   }
 
-  void run_few(const Part& part, float* state) const {
+  void run_few(const Part& part, const float* before, float* after) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     const int steps = part.steps, lanes = lanes_of(part.count);
@@ -106,8 +108,9 @@ class Lstm {
         const LstmLayer& layer = layers_[first + direction];
         Direction d{layer, from, to + static_cast<size_t>(direction) * layer.outputs() * lanes,
                     static_cast<size_t>(width) * lanes, steps, lanes, direction == 1, fast_};
-        d.run(state, arena);
-        state += static_cast<size_t>(layer.outputs() + layer.hidden) * lanes;
+        d.run(before, after, arena);
+        const size_t size = static_cast<size_t>(layer.outputs() + layer.hidden) * lanes;
+        before += size, after += size;
       }
       from = to;
     }
@@ -130,32 +133,32 @@ class Lstm {
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
 
-    void run(float* state, Arena& arena) {
+    // The states before and after: h, then c.
+    void run(const float* before, float* after, Arena& arena) {
       Arena::Scope scope(arena);
       const size_t h_size = static_cast<size_t>(layer.outputs()) * lanes;
-      float* c = state + h_size;
+      const float* c = before + h_size;
       float* gates = arena.take<float>(static_cast<size_t>(4) * layer.hidden * lanes);
       float* hidden = layer.projection ? arena.take<float>(static_cast<size_t>(layer.hidden) * lanes) : nullptr;
       const size_t x_size = layer.recurrent ? 0 : static_cast<size_t>(layer.inputs) * lanes;
       float* joint = steps == 1 && !layer.recurrent ? x : arena.take<float>(x_size + h_size);  // [x; h], or h alone
-      float* before = joint + x_size;
-      std::memcpy(before, state, sizeof(float) * h_size);
-      for (int n = 0; n < steps; ++n) {
+      float* kept = joint + x_size;
+      std::memcpy(kept, before, sizeof(float) * h_size);
+      for (int n = 0; n < steps; ++n, c = after + h_size) {
         float* h = y + static_cast<size_t>(step(n)) * y_stride;
         if (layer.recurrent) {
           layer.input->set(input(n), gates, lanes);
-          layer.recurrent->apply(before, gates, lanes);
+          layer.recurrent->apply(kept, gates, lanes);
         } else {
           if (steps > 1) std::memcpy(joint, input(n), sizeof(float) * x_size);
           layer.input->set(joint, gates, lanes);
         }
-        float* after = n + 1 < steps ? before : state;
+        float* next = n + 1 < steps ? kept : after;
+        float *first = layer.projection ? hidden : h, *second = layer.projection ? hidden : next;
+        cell(gates, layer.bias.data(), c, after + h_size, first, second, layer.hidden, lanes, fast);
         if (layer.projection) {
-          cell(gates, layer.bias.data(), c, hidden, hidden, layer.hidden, lanes, fast);
           layer.projection->set(hidden, h, lanes);
-          std::memcpy(after, h, sizeof(float) * h_size);
-        } else {
-          cell(gates, layer.bias.data(), c, h, after, layer.hidden, lanes, fast);
+          std::memcpy(next, h, sizeof(float) * h_size);
         }
       }
     }
