@@ -120,7 +120,8 @@ struct Cell {
       while (at() + W <= count) step_exact<1>();
     }
     if (L >= W || at() == count) return;
-    const int features = L < W ? W / L : 1, there = hidden - feature, left = there * lanes;  // a register filled up with zeros
+    // a register filled up with zeros
+    const int features = L < W ? W / L : 1, there = hidden - feature, left = there * lanes;
     float last[7][W] = {}, last_bias[5 * W] = {};
     for (int part = 0; part < 4; ++part) {
       std::memcpy(last[part], gates + part * count + at(), sizeof(float) * static_cast<size_t>(left));
@@ -146,8 +147,9 @@ inline void cell_of(const float* gates, const float* bias, const float* c_before
 // `bias` can be read for a register beyond its end.
 inline void cell(const float* gates, const float* bias, const float* c_before, float* c, float* h, float* again, int hidden,
                  int lanes, bool fast) {
-  const auto run = kCurves && fast ? cell_of<kCurves> : cell_of<false>;
-  run(gates, bias, c_before, c, h, again, hidden, lanes);
+  if constexpr (kCurves)
+    if (fast) return cell_of<true>(gates, bias, c_before, c, h, again, hidden, lanes);
+  cell_of<false>(gates, bias, c_before, c, h, again, hidden, lanes);
 }
 
 }  // namespace dopant

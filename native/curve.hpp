@@ -1,7 +1,8 @@
-// A function of one variable by a table that lies in registers (the fast mode): the range is cut into 32 pieces, each
-// with a polynomial of the second degree, whose coefficients a permute looks up for all lanes at once.
+// A function of one variable by a table that lies in registers (the fast mode): the range is cut into pieces, each with
+// a polynomial of the second degree, whose coefficients a permute looks up for all lanes at once.
 //
-// Ten operations, where e^x and a division take about twenty.
+// Ten operations, where e^x and a division take about twenty. Values at 0 and at the ends are exact: a saturated gate must
+// not leak, nor a state of zeros drift, however many steps there are.
 #pragma once
 
 #include <cmath>
@@ -15,44 +16,48 @@ constexpr bool kCurves = true;
 
 class Curve {
  public:
-  // f from -range to range; beyond it stays as it is there.
+  // f, and from -range and range on its limits.
   template <class F>
-  Curve(F f, double range) : pieces_per_unit_(static_cast<float>(kPieces / 2 / range)) {
+  Curve(F f, double range) : pieces_per_unit_(static_cast<float>((kMost - 0.5) / range)) {
     const double side = std::sqrt(0.75) / 2;  // where the error of such a polynomial is zero, besides the middle
-    for (int piece = 0; piece < kPieces; ++piece) {
-      auto at = [&](double r) { return f((piece - kPieces / 2 + 0.5 + r) / pieces_per_unit_); };
+    for (int piece = -kMost + 1; piece < kMost; ++piece) {
+      auto at = [&](double r) { return f((piece + r) / pieces_per_unit_); };
       const double before = at(-side), middle = at(0.0), after = at(side);
       set(0, piece, middle);
       set(1, piece, (after - before) / (2 * side));
       set(2, piece, (before + after - 2 * middle) / (2 * side * side));
     }
+    set(0, -kMost, f(-HUGE_VAL));
+    set(0, kMost, f(HUGE_VAL));
   }
 
   // A NaN stays.
   Vec<W> operator()(Vec<W> x) const {
-    const float magic = 12582912.0f + kPieces / 2;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-    const float half = kPieces / 2 - 1e-5f;  // so that what is cut off belongs to the last piece
-    const Vec<W> place = at_least<W>(at_most<W>(x * pieces_per_unit_ - 0.5f, half - 0.5f), -half - 0.5f);
+    const float magic = 12582912.0f + kMost;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
+    const Vec<W> place = at_least<W>(at_most<W>(x * pieces_per_unit_, kMost), -kMost);
     const Vec<W> shifted = place + magic, r = place - (shifted - magic);
     return (look_up(2, shifted) * r + look_up(1, shifted)) * r + look_up(0, shifted);
   }
 
  private:
-  static constexpr int kPieces = 32;
+  static constexpr int kMost = 15;  // pieces on each side of the middle one; the last is the limit
 
-  void set(int degree, int piece, double value) { table_[degree][piece / W][piece % W] = static_cast<float>(value); }
+  void set(int degree, int piece, double value) {
+    const int at = piece + kMost;
+    table_[degree][at / W][at % W] = static_cast<float>(value);
+  }
   Vec<W> look_up(int degree, Vec<W> shifted) const {
     const Vec<W>(&table)[2] = table_[degree];
     return (Vec<W>)_mm512_permutex2var_ps((__m512)table[0], (__m512i)shifted, (__m512)table[1]);
   }
 
-  Vec<W> table_[3][2];
+  Vec<W> table_[3][2] = {};
   float pieces_per_unit_;
 };
 
 struct Curves {
-  Curve sigmoid{[](double x) { return 1 / (1 + std::exp(-x)); }, 8.0};
-  Curve tanh{[](double x) { return std::tanh(x); }, 4.5};
+  Curve sigmoid{[](double x) { return 1 / (1 + std::exp(-x)); }, 8.9};
+  Curve tanh{[](double x) { return std::tanh(x); }, 4.45};
 
   static const Curves& get() {
     static const Curves curves;

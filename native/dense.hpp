@@ -14,8 +14,9 @@ namespace dopant {
 template <class Do>
 inline void share_rows(int rows, int block, size_t bytes, Do todo) {
   const int blocks = (rows + block - 1) / block, parts = std::min(Threads::parts(bytes), blocks);
+  if (parts <= 1) return todo(0, rows);
   Threads::run(parts, [&](int part) {
-    const auto begin = [&](int which) { return std::min(rows, blocks * which / parts * block); };
+    const auto begin = [&](int64_t which) { return std::min(rows, static_cast<int>(blocks * which / parts) * block); };
     todo(begin(part), begin(part + 1));
   });
 }

@@ -116,18 +116,21 @@ API void* dopant_product(const void* left, const void* right) {
 API void dopant_free_weight(void* handle) { delete static_cast<WeightPointer*>(handle); }
 API int64_t dopant_weight_bytes(const void* handle) { return static_cast<int64_t>(weight(handle)->bytes()); }
 
-// How many threads share a large batch, from now on and for all of the process.
+// How many threads share a large batch or matrix, from now on and for all of the process.
 API void dopant_set_threads(int count) { Threads::wanted() = std::max(1, count); }
 
 // y (batch, rows) = x (batch, columns) Wᵀ + bias; bias may be null.
 API int dopant_linear(const void* handle, const float* bias, const float* x, int batch, float* y) {
   return guarded([&] {
     const Weight& w = *weight(handle);
-    Threads::run((batch + kMostItems - 1) / kMostItems, [&](int part) {
-      const size_t first = static_cast<size_t>(part) * kMostItems;
-      const int count = std::min(kMostItems, batch - part * kMostItems);
-      w.linear(bias, x + first * w.columns, count, y + first * w.rows);
-    });
+    const int parts = (batch + kMostItems - 1) / kMostItems;
+    const auto multiply = [&](int part) {  // parts of like sizes
+      const int first = static_cast<int>(int64_t{batch} * part / parts);
+      const int count = static_cast<int>(int64_t{batch} * (part + 1) / parts) - first;
+      w.linear(bias, x + static_cast<size_t>(first) * w.columns, count, y + static_cast<size_t>(first) * w.rows);
+    };
+    if (parts >= Threads::wanted()) return Threads::run(parts, multiply);
+    for (int part = 0; part < parts; ++part) multiply(part);  // in which rows may be shared
   });
 }
 

@@ -92,7 +92,7 @@ class Sparse final : public Weight {
       apply(for_32_, 32);
   }
 
-  // How many lanes are done: all that fill registers, and whose values are finite.
+  // How many lanes are done: those that fill registers, up to the first registers with a value that is not finite.
   int apply_fast(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
     int lane = 0;
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)

@@ -37,7 +37,8 @@ struct SparseRows {
   static constexpr bool kShifted = std::is_same_v<V, Shifted>, kBytes = sizeof(V) == 1;
   static constexpr int kTogether = kBytes ? 4 : 2;  // a row's length is a multiple of it
   static constexpr int kPlace = kBytes ? 8 : 16;    // what an offset counts for a column: x has this or a multiple
-  static constexpr int kMostColumns = 65536 / kPlace;  // of a tile
+  static constexpr int kLeast = 32;  // bytes of a column of x
+  static_assert(kTileBytes / kLeast * kPlace < 65536, "an offset within a tile has 16 bits");
   static constexpr int kLongest = 96;  // shifted values in a row: see sparse_rows_short.hpp
 
   struct Run {  // rows of one length
@@ -71,7 +72,7 @@ struct SparseRows {
     for (const auto& entry : entries) ++next[static_cast<size_t>(entry.row) + 1];
     for (int r = 0; r < rows; ++r) next[r + 1] += next[r];
     const std::vector<size_t> ends(next.begin() + 1, next.end());
-    const int widest = std::min(kMostColumns, std::max(1, kTileBytes / column_bytes));
+    const int widest = kTileBytes / std::max(kLeast, column_bytes);
     const int count = std::max(1, (columns + widest - 1) / widest), width = (columns + count - 1) / count;
     for (int first = 0; first < columns; first += width)
       result.add_tile(entries, scales, next, ends, first, std::min(width, columns - first));
@@ -215,18 +216,22 @@ struct SparseRows {
                                                       const int32_t* row, size_t count, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
     for (; count > 0; --count, ++row) {
-      __m512 sums[2] = {};
-      for (int i = length; i >= 4; i -= 4, offset += 4, value += 4) {
+      __m512 sums[4] = {};
+      const auto add_four = [&](__m512* sums) __attribute__((always_inline)) {
         const __m128 four = _mm_loadu_ps(reinterpret_cast<const float*>(value));
         sums[0] = _mm512_fmadd_ps(in_halves<0>(four), two_columns(x, offset), sums[0]);
         sums[1] = _mm512_fmadd_ps(in_halves<2>(four), two_columns(x, offset + 2), sums[1]);
-      }
+        offset += 4, value += 4;
+      };
+      int i = length;
+      for (; i >= 8; i -= 8) add_four(sums), add_four(sums + 2);
+      if (i >= 4) add_four(sums);
       if (odd) {
         const __m128 two = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double*>(value)));
-        sums[0] = _mm512_fmadd_ps(in_halves<0>(two), two_columns(x, offset), sums[0]);
+        sums[2] = _mm512_fmadd_ps(in_halves<0>(two), two_columns(x, offset), sums[2]);
         offset += 2, value += 2;
       }
-      const __m512 both = sums[0] + sums[1];
+      const __m512 both = (sums[0] + sums[1]) + (sums[2] + sums[3]);
       float* to = y + *row * stride;
       store<8>(to, load<8>(to) + ((Vec<8>)_mm512_castps512_ps256(both) + (Vec<8>)_mm512_extractf32x8_ps(both, 1)));
     }

@@ -37,13 +37,20 @@ class Threads {
   static void run(int count, const std::function<void(int)>& part) {
     if (count > 1 && wanted() > 1) {
       Threads& threads = of_this_process();
-      std::unique_lock<std::mutex> alone(threads.busy_, std::try_to_lock);
-      if (alone) return threads.share(count, part);
+      if (!threads.busy_.exchange(true)) {
+        const Busy until_done{threads.busy_};
+        return threads.share(count, part);
+      }
     }
     for (int i = 0; i < count; ++i) part(i);
   }
 
  private:
+  struct Busy {
+    std::atomic<bool>& flag;
+    ~Busy() { flag = false; }
+  };
+
   // No lock: another thread might hold it at a fork, and nobody in the child would give it back.
   static Threads& of_this_process() {
     static std::atomic<Threads*> made{nullptr};
@@ -83,7 +90,8 @@ class Threads {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       look_on(lock, [this] { return places_ > 0; });
-      work_.wait(lock, [this] { return places_ > 0; });
+      if (places_ == 0) work_.wait(lock);
+      if (places_ == 0) continue;  // too late for this call, but the next one may be near
       --places_;
       ++working_;
       lock.unlock();
@@ -101,6 +109,8 @@ class Threads {
     while (!ready() && std::chrono::steady_clock::now() < end) {
 #if defined(__SSE2__)
       for (int i = 0; i < 8; ++i) _mm_pause();
+#elif defined(__aarch64__)
+      asm volatile("yield");
 #endif
     }
     lock.lock();
@@ -121,7 +131,8 @@ class Threads {
   static constexpr int kMoment = 100;               // microseconds
 
   const pid_t process_ = getpid();
-  std::mutex busy_, mutex_;  // one call at a time; what follows
+  std::atomic<bool> busy_{false};  // one call at a time
+  std::mutex mutex_;               // what follows
   std::condition_variable work_, done_;
   const std::function<void(int)>* part_ = nullptr;
   std::atomic<int> next_{0}, places_{0}, working_{0};

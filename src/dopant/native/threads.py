@@ -9,11 +9,12 @@ _count = 1
 
 
 def set_threads(count: int) -> int:
-    """Let so many threads share a large batch, in all calls from now on; at first it is one.
+    """Let so many threads share what is large, in all calls from now on; at first it is one.
 
-    A step or a sequence is shared by sequences, sixteen and more to a thread, the scores of many tokens by tokens: what
-    is smaller than that takes one thread whatever is set. Calls that come at the same time do not share theirs. Without
-    the native library it is torch that computes, and `torch.set_num_threads` that counts.
+    A step or a sequence is shared by sequences, sixteen and more to a thread, the scores of many tokens by tokens, a
+    decoder by rows; what is smaller takes one thread whatever is set. After a call the others wait busily for the next
+    one, for a tenth of a millisecond. Calls that come at the same time do not share theirs. Without the native library it
+    is torch that computes, and `torch.set_num_threads` that counts.
 
     Args:
         count: 1 or more.

@@ -32,8 +32,8 @@ class Runtime:
         model: what to pack; it is not changed, and not needed afterwards.
         tokenizer: for text in and out; None if there is none.
         precision: `"exact"` computes in float32; `"fast"` with 8-bit values and activations of the LSTM's overlays and
-            low ranks and of the decoder, and 16-bit ones of Kronecker products of batches (perplexity moves by some
-            hundredths of a per cent).
+            low ranks and of the decoder, 16-bit ones of Kronecker products of batches, and σ and tanh from tables
+            (perplexity moves by some hundredths of a per cent).
 
     Attributes:
         active: the native library's level, or `torch` where there is none (`dopant env` says why).
