@@ -13,8 +13,8 @@ def set_threads(count: int) -> int:
 
     A step or a sequence is shared by sequences, sixteen and more to a thread, the scores of many tokens by tokens, a
     decoder by rows; what is smaller takes one thread whatever is set. After a call the others wait busily for the next
-    one, for a tenth of a millisecond. Calls that come at the same time do not share theirs. Without the native library it
-    is torch that computes, and `torch.set_num_threads` that counts.
+    one, for a tenth of a millisecond. Calls that come at the same time do not share theirs. Without the native library
+    it is torch that computes, and `torch.set_num_threads` that counts.
 
     Args:
         count: 1 or more.
