@@ -45,6 +45,8 @@ class Dense final : public Weight {
     lanes == 1 ? linear(y, x, 1, y) : apply_many(x, y, lanes);
   }
 
+  bool shares_rows() const override { return true; }
+
   void row(int i, float* out) const override {
     const T* from = values_.data() + static_cast<size_t>(i) * columns;
     const float scale = scale_of(i);

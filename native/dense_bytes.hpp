@@ -62,6 +62,8 @@ class DenseBytes final : public Weight {
     });
   }
 
+  bool shares_rows() const override { return true; }
+
   void row(int i, float* out) const override {
     for (int j = 0; j < columns; ++j) out[j] += scales_[i] * values_[place(i, j)];
   }

@@ -123,14 +123,15 @@ API void dopant_set_threads(int count) { Threads::wanted() = std::max(1, count);
 API int dopant_linear(const void* handle, const float* bias, const float* x, int batch, float* y) {
   return guarded([&] {
     const Weight& w = *weight(handle);
-    const int parts = (batch + kMostItems - 1) / kMostItems;
-    const auto multiply = [&](int part) {  // parts of like sizes
-      const int first = static_cast<int>(int64_t{batch} * part / parts);
-      const int count = static_cast<int>(int64_t{batch} * (part + 1) / parts) - first;
-      w.linear(bias, x + static_cast<size_t>(first) * w.columns, count, y + static_cast<size_t>(first) * w.rows);
+    const int threads = w.shares_rows() ? 1 : static_cast<int>(Threads::wanted());
+    const int size = std::clamp(((batch + threads - 1) / threads + 15) / 16 * 16, 16, kMostItems);  // in whole registers
+    const auto multiply = [&](int part) {
+      const size_t first = static_cast<size_t>(part) * size;
+      w.linear(bias, x + first * w.columns, std::min(size, batch - part * size), y + first * w.rows);
     };
-    if (parts >= Threads::wanted()) return Threads::run(parts, multiply);
-    for (int part = 0; part < parts; ++part) multiply(part);  // in which rows may be shared
+    const int parts = (batch + size - 1) / size;
+    if (threads > 1) return Threads::run(parts, multiply);
+    for (int part = 0; part < parts; ++part) multiply(part);
   });
 }
 

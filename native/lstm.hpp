@@ -28,7 +28,9 @@ class Lstm {
  public:
   // fast: σ and tanh by tables.
   Lstm(std::vector<LstmLayer> layers, int directions, bool fast)
-      : layers_(std::move(layers)), directions_(directions), fast_(fast) {}
+      : layers_(std::move(layers)), directions_(directions), fast_(fast) {
+    Curves::get();  // made here, not at the first step: a fork meanwhile would leave them half made
+  }
 
   int inputs() const { return layers_.front().inputs; }
   int outputs() const { return layers_.back().outputs() * directions_; }

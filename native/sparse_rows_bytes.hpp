@@ -84,7 +84,7 @@ inline bool to_byte_lanes(const float* x, int columns, int stride, char* bytes, 
     for (int lane = 0; lane < N; ++lane)
       if (most[k][lane] >= 0x7f800000) return false;
     Vec<N> largest = (Vec<N>)most[k];
-    largest = largest < 1e-30f ? all<N>(1e-30f) : largest;
+    largest = largest < 1e-30f ? all<N>(1.0f) : largest;  // not so small that scales become denormal, which is slow
     factor[k] = 127.0f / largest;
     store<N>(scales + k * N, largest / 127.0f);
   }

@@ -67,7 +67,7 @@ inline bool to_shorts(const float* x, int columns, int stride, int16_t* shorts, 
     for (int lane = 0; lane < W; ++lane)
       if (most[k][lane] >= 0x7f800000) return false;
     Vec<W> largest = (Vec<W>)most[k];
-    largest = largest < 1e-30f ? all<W>(1e-30f) : largest;
+    largest = largest < 1e-30f ? all<W>(1.0f) : largest;  // not so small that scales become denormal, which is slow
     factor[k] = 32766.0f / largest;
     back[k] = largest * (32768.0f / 32766.0f);
   }

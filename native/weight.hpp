@@ -48,6 +48,8 @@ class Weight {
     apply(in, out, lanes);
     from_lanes(out, batch, rows, lanes, y, static_cast<size_t>(rows));
   }
+  // Whether `linear` shares W's rows among threads by itself.
+  virtual bool shares_rows() const { return false; }
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;
   // Bytes held.
