@@ -54,7 +54,7 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help=_SEEDED)]
 SeedOrRecipes = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help=f"{_SEEDED} {_RECIPES}")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, help="Threads of torch; equal bits need equal threads."),
+    typer.Option("--threads", metavar="N", min=1, help="Threads that compute; equal bits need equal threads."),
 ]
 Precision = Annotated[
     str,
