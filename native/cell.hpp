@@ -2,37 +2,44 @@
 // tables (fast: absolute error below 3e-4, a tenth of what activations lose as bytes).
 #pragma once
 
+#include <algorithm>
+
 #include "curve.hpp"
 
 namespace dopant {
 
-// e^x = scale · (1 + rest) with a power of two and a small rest, so that 1 - e^x too comes out to the last digits.
-// Of K vectors, step by step: a chain of some twenty operations, and a processor looks only so far ahead for others.
-template <int N, int K>
+// e^(factor(k) · x[k]) = scale · (1 + rest) with a power of two and a small rest, so that 1 - e^x too comes out to the
+// last digits. Of K vectors, step by step: a chain of some twenty operations, and a processor looks only so far ahead.
+template <int K>
 struct Exponentials {
-  Vec<N> scale[K], rest[K];
+  Vec<W> scale[K], rest[K];
 
-  explicit Exponentials(const Vec<N> (&x)[K]) {
-    const float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-    Vec<N> power[K], shifted[K], p[K];
-    each([&](int k) { power[k] = at_most<N>(x[k] * 1.44269504088896341f, 57.0f); });  // 2^57 squared is still a number
-    each([&](int k) { power[k] = at_least<N>(power[k], -115.0f); });
-    each([&](int k) { shifted[k] = power[k] + magic; });
-    each([&](int k) { power[k] -= shifted[k] - magic; });
-    each([&](int k) { scale[k] = (Vec<N>)(((IntVec<N>)shifted[k] << 23) + 0x3f800000); });
+  template <class Factor>
+  inline Exponentials(const Vec<W> (&x)[K], Factor factor) {
+    constexpr float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
+    Vec<W> within[K], shifted[K], r[K], p[K];
+    // Beyond these powers of two nothing changes, and the square of the larger one is still a number.
+    const auto limit = [&](int k, float power) { return power / (kLog2e * factor(k)); };
+    each([&](int k) { within[k] = at_most<W>(x[k], std::max(limit(k, -115.0f), limit(k, 57.0f))); });
+    each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 57.0f))); });
+    each([&](int k) { shifted[k] = within[k] * (kLog2e * factor(k)) + magic; });
+    each([&](int k) { r[k] = within[k] * (kLog2e * factor(k)) - (shifted[k] - magic); });
+    each([&](int k) { scale[k] = (Vec<W>)(((IntVec<W>)shifted[k] << 23) + 0x3f800000); });
     // (2^r - 1) / r for |r| <= 1/2, to a relative error of 1.1e-8
-    each([&](int k) { p[k] = 1.5403512350e-4f * power[k] + 1.3390735477e-3f; });
+    each([&](int k) { p[k] = 1.5403512350e-4f * r[k] + 1.3390735477e-3f; });
     for (const float next : {9.6182374950e-3f, 5.5503574336e-2f, 2.4022649795e-1f, 6.9314718793e-1f})
-      each([&](int k) { p[k] = p[k] * power[k] + next; });
-    each([&](int k) { rest[k] = p[k] * power[k]; });
+      each([&](int k) { p[k] = p[k] * r[k] + next; });
+    each([&](int k) { rest[k] = p[k] * r[k]; });
   }
-  Vec<N> value(int k) const { return scale[k] * rest[k] + scale[k]; }
-  Vec<N> from_one(int k) const { return (1.0f - scale[k]) - scale[k] * rest[k]; }  // 1 - value
+  Vec<W> value(int k) const { return scale[k] * rest[k] + scale[k]; }
+  Vec<W> from_one(int k) const { return (1.0f - scale[k]) - scale[k] * rest[k]; }  // 1 - value
 
  private:
+  static constexpr float kLog2e = 1.44269504088896341f;
+
   template <class F>
   static inline void each(F f) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int k = 0; k < K; ++k) f(k);
   }
 };
@@ -60,18 +67,18 @@ struct Cell {
   float *c, *h, *again;
   int hidden, lanes;
 
-  // A feature and a lane of it; the next register begins where the last one ended.
+  // The next register, and the feature and the lane that it begins with.
+  size_t at = 0, size = static_cast<size_t>(hidden) * lanes;
   int feature = 0, lane = 0;
   void advance() {
+    at += W;
     if (L < W) feature += W / L;
     if (L >= W && (lane += W) == lanes) lane = 0, ++feature;
   }
-  size_t at() const { return static_cast<size_t>(feature) * lanes + lane; }
 
   // A register of gates with their biases.
   Vec<W> gate(int which) const {
-    const size_t size = static_cast<size_t>(hidden) * lanes;
-    return load<W>(gates + which * size + at()) + biases<L>(bias + static_cast<size_t>(which) * hidden + feature);
+    return load<W>(gates + which * size + at) + biases<L>(bias + static_cast<size_t>(which) * hidden + feature);
   }
   void store_h(size_t place, Vec<W> value) {
     store<W>(h + place, value);
@@ -79,21 +86,31 @@ struct Cell {
   }
 
   // σ(a) = 1 / (1 + e^-a), tanh(b) = m / (2 - m) with m = 1 - e^-2b; a product of the two takes one division.
-  // Of K registers.
-  template <int K>
+  // Of K registers, G of them side by side: eight chains keep two multipliers busy.
+  template <int K, int G>
   void step_exact() {
-    const size_t first = at();
+    const size_t first = at;
     Vec<W> next[K], output[K];
 #pragma GCC unroll 4
-    for (int k = 0; k < K; ++k, advance()) {
-      const Exponentials<W, 4> e({-gate(0), -gate(1), -2.0f * gate(2), -gate(3)});
-      const Vec<W> m = e.from_one(2), kept = load<W>(c_before + at()) * reciprocal<W>(1.0f + e.value(1));
-      next[k] = kept + m * reciprocal<W>((1.0f + e.value(0)) * (2.0f - m));
-      store<W>(c + at(), next[k]);
-      next[k] *= -2.0f;
-      output[k] = 1.0f + e.value(3);
+    for (int k = 0; k < K; k += G) {
+      Vec<W> gate[4 * G], kept[G];
+#pragma GCC unroll 2
+      for (int j = 0; j < G; ++j, advance()) {
+#pragma GCC unroll 4
+        for (int which = 0; which < 4; ++which) gate[4 * j + which] = this->gate(which);
+        kept[j] = load<W>(c_before + at);
+      }
+      const Exponentials<4 * G> e(gate, [](int which) { return which % 4 == 2 ? -2.0f : -1.0f; });
+#pragma GCC unroll 2
+      for (int j = 0; j < G; ++j) {
+        const Vec<W> m = e.from_one(4 * j + 2);
+        kept[j] *= reciprocal<W>(1.0f + e.value(4 * j + 1));
+        next[k + j] = kept[j] + m * reciprocal<W>((1.0f + e.value(4 * j)) * (2.0f - m));
+        store<W>(c + first + (k + j) * W, next[k + j]);
+        output[k + j] = 1.0f + e.value(4 * j + 3);
+      }
     }
-    const Exponentials<W, K> e(next);
+    const Exponentials<K> e(next, [](int) { return -2.0f; });
 #pragma GCC unroll 4
     for (int k = 0; k < K; ++k) {
       const Vec<W> m = e.from_one(k);
@@ -101,37 +118,45 @@ struct Cell {
     }
   }
 
+  template <int K>
   __attribute__((always_inline)) void step_fast(const Curves& curve) {
 #if defined(__AVX512F__)
-    const Vec<W> next = curve.sigmoid(gate(1)) * load<W>(c_before + at()) + curve.sigmoid(gate(0)) * curve.tanh(gate(2));
-    store<W>(c + at(), next);
-    store_h(at(), curve.sigmoid(gate(3)) * curve.tanh(next));
-    advance();
+    const size_t first = at;
+    Vec<W> next[K], output[K];
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k, advance()) {
+      next[k] = curve.sigmoid(gate(1)) * load<W>(c_before + at) + curve.sigmoid(gate(0)) * curve.tanh(gate(2));
+      store<W>(c + at, next[k]);
+      output[k] = curve.sigmoid(gate(3));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k) store_h(first + k * W, output[k] * curve.tanh(next[k]));
 #endif
   }
 
   void run() {
-    const size_t count = static_cast<size_t>(hidden) * lanes;
+    const size_t count = size;
     if constexpr (Fast) {
       const Curves curves = Curves::get();  // a copy, which lies in registers
-      while (at() + W <= count) step_fast(curves);
+      while (at + 4 * W <= count) step_fast<4>(curves);
+      while (at + W <= count) step_fast<1>(curves);
     } else {
-      while (at() + 4 * W <= count) step_exact<4>();
-      while (at() + W <= count) step_exact<1>();
+      while (at + 4 * W <= count) step_exact<4, 2>();
+      while (at + W <= count) step_exact<1, 1>();
     }
-    if (L >= W || at() == count) return;
+    if (L >= W || at == count) return;
     // a register filled up with zeros
     const int features = L < W ? W / L : 1, there = hidden - feature, left = there * lanes;
     float last[7][W] = {}, last_bias[5 * W] = {};
     for (int part = 0; part < 4; ++part) {
-      std::memcpy(last[part], gates + part * count + at(), sizeof(float) * static_cast<size_t>(left));
+      std::memcpy(last[part], gates + part * count + at, sizeof(float) * static_cast<size_t>(left));
       std::memcpy(last_bias + part * features, bias + part * hidden + feature, sizeof(float) * static_cast<size_t>(there));
     }
-    std::memcpy(last[4], c_before + at(), sizeof(float) * static_cast<size_t>(left));
+    std::memcpy(last[4], c_before + at, sizeof(float) * static_cast<size_t>(left));
     Cell{last[0], last_bias, last[4], last[4], last[5], last[6], features, lanes}.run();
-    std::memcpy(c + at(), last[4], sizeof(float) * static_cast<size_t>(left));
-    std::memcpy(h + at(), last[5], sizeof(float) * static_cast<size_t>(left));
-    std::memcpy(again + at(), last[5], sizeof(float) * static_cast<size_t>(left));
+    std::memcpy(c + at, last[4], sizeof(float) * static_cast<size_t>(left));
+    std::memcpy(h + at, last[5], sizeof(float) * static_cast<size_t>(left));
+    std::memcpy(again + at, last[5], sizeof(float) * static_cast<size_t>(left));
   }
 };
 

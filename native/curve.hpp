@@ -34,8 +34,8 @@ class Curve {
   // A NaN stays.
   Vec<W> operator()(Vec<W> x) const {
     const float magic = 12582912.0f + kMost;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
-    const Vec<W> place = at_least<W>(at_most<W>(x * pieces_per_unit_, kMost), -kMost);
-    const Vec<W> shifted = place + magic, r = place - (shifted - magic);
+    const Vec<W> within = at_least<W>(at_most<W>(x, range_), -range_);
+    const Vec<W> shifted = within * pieces_per_unit_ + magic, r = within * pieces_per_unit_ - (shifted - magic);
     return (look_up(2, shifted) * r + look_up(1, shifted)) * r + look_up(0, shifted);
   }
 
@@ -52,7 +52,7 @@ class Curve {
   }
 
   Vec<W> table_[3][2] = {};
-  float pieces_per_unit_;
+  float pieces_per_unit_, range_ = kMost / pieces_per_unit_;
 };
 
 struct Curves {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "gemm.hpp"
@@ -130,46 +131,26 @@ class Kronecker final : public Weight {
       const float* transposed = transposed_[f].data() + static_cast<size_t>(term) * m * n;
       return gemm({from, n}, {transposed, m}, to, m, onto, static_cast<int>(before), n, m);
     }
-    if (behind < 2 * W && before > 1) return multiply_narrow(factor, m, n, from, to, onto, before, behind);
+    // Less than a register would be left empty: what is before the axis widens the GEMM too.
+    const auto in_pieces = [&](auto size) {
+      constexpr int P = size;
+      if constexpr (P <= W)
+        if (before > 1 && behind == P) {
+          const Pieces<P, const float> in{from, static_cast<size_t>(n) * P};
+          const Pieces<P, float> out{to, static_cast<size_t>(m) * P};
+          gemm({factor, n}, in, out, onto, m, n, static_cast<int>(before) * P);
+          return true;
+        }
+      return false;
+    };
+    if (in_pieces(Size<4>()) || in_pieces(Size<8>()) || in_pieces(Size<16>())) return;
     const int wide = static_cast<int>(behind);
     for (size_t b = 0; b < before; ++b)
       gemm({factor, n}, {from + b * n * behind, wide}, to + b * m * behind, wide, onto, m, n, wide);
   }
 
-  // As multiply_axis, but with the axis brought to the front, where all that was before it widens the GEMM.
-  static void multiply_narrow(const float* factor, int m, int n, const float* from, float* to, bool onto, size_t before,
-                              size_t behind) {
-    Arena& arena = Arena::of_this_thread();
-    Arena::Scope scope(arena);
-    const size_t wide = before * behind;
-    const int columns = static_cast<int>(wide);
-    float* in = arena.take<float>(static_cast<size_t>(n) * wide);
-    float* out = arena.take<float>(static_cast<size_t>(m) * wide);
-    swap_axes(from, before, static_cast<size_t>(n), behind, in, false);
-    gemm({factor, n}, {in, columns}, out, columns, false, m, n, columns);
-    swap_axes(out, static_cast<size_t>(m), before, behind, to, onto);
-  }
-
-  // to (b, a, behind) = or, `onto` what is there, += from (a, b, behind)
-  static void swap_axes(const float* from, size_t a, size_t b, size_t behind, float* to, bool onto) {
-    if (behind == 4) return swap_axes_of<4>(from, a, b, to, onto);
-    if (behind == 8) return swap_axes_of<8>(from, a, b, to, onto);
-    if (behind == 16) return swap_axes_of<16>(from, a, b, to, onto);
-    for (size_t i = 0; i < a; ++i)
-      for (size_t j = 0; j < b; ++j)
-        for (size_t k = 0; k < behind; ++k) {
-          float& there = to[(j * a + i) * behind + k];
-          there = (onto ? there : 0.0f) + from[(i * b + j) * behind + k];
-        }
-  }
   template <int N>
-  static void swap_axes_of(const float* from, size_t a, size_t b, float* to, bool onto) {
-    for (size_t i = 0; i < a; ++i)
-      for (size_t j = 0; j < b; ++j, from += N) {
-        float* there = to + (j * a + i) * N;
-        store<N>(there, onto ? load<N>(there) + load<N>(from) : load<N>(from));
-      }
-  }
+  using Size = std::integral_constant<int, N>;
 
   int terms_;
   std::vector<FactorShape> shapes_;

@@ -220,7 +220,7 @@ API void dopant_log_softmax(float* logits, int batch, int count) {
     for (; i < count; ++i) most = std::max(most, logits[i]);
     double total = 0.0;
     i = 0;
-    for (; i + W <= count; i += W) total += sum<W>(Exponentials<W, 1>({load<W>(logits + i) - most}).value(0));
+    for (; i + W <= count; i += W) total += sum<W>(Exponentials<1>({load<W>(logits + i) - most}, [](int) { return 1.0f; }).value(0));
     for (; i < count; ++i) total += std::exp(static_cast<double>(logits[i] - most));
     const float norm = most + static_cast<float>(std::log(total));
     for (int k = 0; k < count; ++k) logits[k] -= norm;

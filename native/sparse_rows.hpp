@@ -192,12 +192,14 @@ struct SparseRows {
       for (int i = length; i >= 4; i -= 4, offset += 4, value += 4) {
         uint64_t four;
         std::memcpy(&four, offset, 8);
-        add_two<N, K>(x, four & 0xffff, four >> 16 & 0xffff, value, sums);
-        add_two<N, K>(x, four >> 32 & 0xffff, four >> 48, value + 2, sums + 2);
+        const Values<N, K> of(value);
+        add<N, K>(x, four & 0xffff, of.template get<0>(), sums[0]);
+        add<N, K>(x, four >> 16 & 0xffff, of.template get<1>(), sums[1]);
+        add<N, K>(x, four >> 32 & 0xffff, of.template get<2>(), sums[2]);
+        add<N, K>(x, four >> 48, of.template get<3>(), sums[3]);
       }
       if (odd) {
-        add_two<N, K>(x, offset[0], offset[1], value, sums);
-        offset += 2, value += 2;
+        for (int u = 0; u < 2; ++u) add<N, K>(x, *offset++, all<N>(*value++), sums[u]);
       }
       float* to = y + *row * stride;
 #pragma GCC unroll 2
@@ -253,20 +255,34 @@ struct SparseRows {
   static constexpr bool kPairs = false;
 #endif
 
+  // Four values, each spread over a register. Loads are short where x takes two of them a non-zero: there one load is
+  // enough for the four, and permutes spread them.
   template <int N, int K>
-  static inline void add_two(const char* x, size_t first, size_t second, const V* value, Vec<N> (*sums)[K]) {
-#pragma GCC unroll 2
-    for (int u = 0; u < 2; ++u) {
-      asm volatile("" : "+r"(x));  // in the order written: it is the instructions that count
-      const float* from = reinterpret_cast<const float*>(x + (u == 0 ? first : second) * (N * K / 4));
-#pragma GCC unroll 2
-      for (int k = 0; k < K; ++k) {
-        Vec<N> lanes = load<N>(from + k * N);
-#if defined(__AVX512VL__)
-        if (K == 1) asm("" : "+v"(lanes));  // so that the multiply-accumulate loads, and spreads, the value
+  struct Values {
+    explicit Values(const V* value) : value_(value) {}
+    template <int I>
+    Vec<N> get() const {
+#if defined(__AVX512F__)
+      if constexpr (N == 16 && K == 2)
+        return (Vec<N>)_mm512_permutexvar_ps(_mm512_set1_epi32(I), _mm512_castps128_ps512(_mm_loadu_ps(value_)));
 #endif
-        sums[u][k] += all<N>(value[u]) * lanes;
-      }
+      return all<N>(value_[I]);
+    }
+    const V* value_;
+  };
+
+  template <int N, int K>
+  static inline void add(const char* x, size_t offset, Vec<N> value, Vec<N> (&sums)[K]) {
+    const char* place = x + offset * (N * K / 4);
+    if (K == 2) asm("" : "+r"(place));  // computed once: a multiply-accumulate with an index is two instructions
+    const float* from = reinterpret_cast<const float*>(place);
+#pragma GCC unroll 2
+    for (int k = 0; k < K; ++k) {
+      Vec<N> lanes = load<N>(from + k * N);
+#if defined(__AVX512VL__)
+      if (K == 1) asm("" : "+v"(lanes));  // so that the multiply-accumulate loads, and spreads, the value
+#endif
+      sums[k] += value * lanes;
     }
   }
   static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "offsets are read four at a time");

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -41,12 +42,31 @@ template <int N>
 inline Vec<N> all(float v) {
   return v - Vec<N>{};  // minus, not plus: the compiler may then drop the zero, whatever v's sign
 }
+// Two vectors as one, and half of one.
+template <int N, int... I>
+inline Vec<2 * N> join(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, I...);
+}
+template <int N>
+inline Vec<2 * N> join(Vec<N> a, Vec<N> b) {
+  return join<N>(a, b, std::make_integer_sequence<int, 2 * N>());
+}
+template <int N, int First, int... I>
+inline Vec<N> part(Vec<2 * N> v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, First + I...);
+}
+template <int N>
+inline Vec<N> first_half(Vec<2 * N> v) {
+  return part<N, 0>(v, std::make_integer_sequence<int, N>());
+}
+template <int N>
+inline Vec<N> second_half(Vec<2 * N> v) {
+  return part<N, N>(v, std::make_integer_sequence<int, N>());
+}
+
 template <int N>
 inline float sum(Vec<N> v) {
-  if constexpr (N == 16)
-    return sum<8>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
-  if constexpr (N == 8) return sum<4>(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+  if constexpr (N > 4) return sum<N / 2>(first_half<N / 2>(v) + second_half<N / 2>(v));
   if constexpr (N == 4) return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
