@@ -27,7 +27,8 @@ def _lstm(precision: Precision, subject: Subject) -> Bind:
     def bind(x: Array) -> Run:
         state = lstm.initial(x.shape[1])
         if x.shape[0] == 1:
-            return lambda: lstm.step(x[0], state)[0][None]  # type: ignore[arg-type]
+            first = x[0]
+            return lambda: lstm.step(first, state)[0][None]  # type: ignore[arg-type]
         return lambda: lstm.sequence(x, state)[0]  # type: ignore[arg-type]
 
     return bind
@@ -39,7 +40,8 @@ def _token(precision: Precision, subject: Subject) -> Bind:
     def bind(x: Array) -> Run:
         state = runtime.initial(x.shape[1])
         if x.shape[0] == 1:
-            return lambda: runtime.step(x[0], state)[0][None]
+            first = x[0]
+            return lambda: runtime.step(first, state)[0][None]
         return lambda: runtime.sequence(x, state)[0]
 
     return bind

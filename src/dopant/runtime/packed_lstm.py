@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, byref, c_char, c_void_p
-from typing import Any
+from ctypes import CDLL, c_void_p
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from dopant.errors import InputError
 from dopant.layers import LSTM
 from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
-from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
+from dopant.runtime.handle import Floats, Handle, address, check, float_array
 from dopant.runtime.packed import PackedWeight, Packer, Precision
 
 
@@ -19,17 +18,16 @@ class State:
     """What an LSTM remembers of a batch, in the kernels' own layout. It is never changed: a step gives a new one.
 
     Args:
-        values: (size,) float32.
-        pointer: to the first of them, for ctypes.
+        values: (size,) float32, and the address of the first.
         batch: how many sequences.
         lstm: whose state it is.
     """
 
-    __slots__ = ("batch", "lstm", "pointer", "values")
+    __slots__ = ("address", "batch", "lstm", "values")
 
-    def __init__(self, values: Floats, pointer: Any, batch: int, lstm: PackedLSTM) -> None:
+    def __init__(self, values: Floats, address: int, batch: int, lstm: PackedLSTM) -> None:
         self.values = values
-        self.pointer = pointer
+        self.address = address
         self.batch = batch
         self.lstm = lstm
 
@@ -37,7 +35,7 @@ class State:
         """h (layers·directions, batch, out) and c (…, batch, hidden), as torch.nn.LSTM has them."""
         h, c = (np.empty(shape, np.float32) for shape in self.lstm.shapes(self.batch))
         handle = self.lstm.handle
-        handle.library.dopant_state_to(handle, self.pointer, self.batch, pointer(h), pointer(c))
+        handle.library.dopant_state_to(handle, self.address, self.batch, address(h), address(c))
         return h, c
 
 
@@ -87,7 +85,7 @@ class PackedLSTM:
                 inputs.append(size)
         addresses = (c_void_p * self.count)(*[None if bias is None else bias.ctypes.data for bias in biases])
         sizes, hidden = np.array(inputs, np.int32), np.full(self.count, self.hidden, np.int32)
-        address = library.dopant_lstm(
+        made = library.dopant_lstm(
             self.count,
             self.directions,
             *[(c_void_p * self.count)(*kind) for kind in handles],
@@ -96,7 +94,8 @@ class PackedLSTM:
             hidden.ctypes.data,
             packer.fast,
         )
-        self.handle = Handle(library, "lstm", address)
+        self.handle = Handle(library, "lstm", made)
+        self._address = made
         self._native_run = library.dopant_lstm_run
 
     @property
@@ -116,7 +115,7 @@ class PackedLSTM:
         """
         check_batch(batch)
         values = np.zeros(self.handle.library.dopant_state_size(self.handle, batch), np.float32)
-        return State(values, pointer(values), batch, self)
+        return State(values, address(values), batch, self)
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> State:
         """A state from h and c as torch.nn.LSTM has them.
@@ -128,7 +127,7 @@ class PackedLSTM:
         batch = check_parts(first, second, self.shapes)
         state = self.initial(batch)
         library = self.handle.library
-        library.dopant_state_from(self.handle, pointer(first), pointer(second), batch, state.pointer)
+        library.dopant_state_from(self.handle, address(first), address(second), batch, state.address)
         return state
 
     def step(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
@@ -156,14 +155,13 @@ class PackedLSTM:
         before = self.initial(batch) if state is None else state
         check_state(before, self, batch)
         count = steps * batch * self.outputs * self.directions
-        memory: Any = np.empty(count + len(before.values), np.float32)  # y, and the state after it
-        place = c_char.from_buffer(memory)
-        after = byref(place, 4 * count)
-        library = self.handle.library
-        result = self._native_run(self.handle, pointer(x), steps, batch, before.pointer, after, byref(place))
+        memory: Floats = np.empty(count + len(before.values), np.float32)  # y, and the state after it
+        place = address(memory)
+        after = place + 4 * count
+        result = self._native_run(self._address, address(x), steps, batch, before.address, after, place)
         if result != 0:
-            check(library, result)
+            check(self.handle.library, result)
         if steps == 1:
             return memory[:count], State(memory[count:], after, batch, self)
         values = memory[count:].copy()  # a state that is kept must not keep a long output
-        return memory[:count], State(values, pointer(values), batch, self)
+        return memory[:count], State(values, address(values), batch, self)
