@@ -65,6 +65,9 @@ class Kronecker final : public Weight {
 
   const std::vector<size_t>& order() const { return order_; }  // of the factors, as they multiply
 
+  // Lanes are axes like others: a few make no difference.
+  int most_singly() const override { return 5; }
+
   size_t bytes() const override {
     size_t total = 0;
     for (const auto& factor : values_) total += 2 * factor.size();

@@ -52,13 +52,35 @@ std::vector<WeightPointer> weights(const void* const* handles, int count) {
   return result;
 }
 
+template <class T, class Index>
+WeightPointer make_sparse_with(int rows, int columns, bool lookup, const int64_t* starts, const int32_t* column_of,
+                               const T* values, const float* scales, bool fast) {
+  if (lookup) return std::make_shared<SparseLookup<T, Index>>(rows, columns, starts, column_of, values, scales);
+  return std::make_shared<Sparse<T, Index>>(rows, columns, starts, column_of, values, scales, fast);
+}
+
 template <class T>
 WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* starts, const int32_t* column_of,
                           const T* values, const float* scales, bool fast) {
-  if (lookup) return std::make_shared<SparseLookup<T>>(rows, columns, starts, column_of, values, scales);
-  if (columns <= 65536)
-    return std::make_shared<Sparse<T, uint16_t>>(rows, columns, starts, column_of, values, scales, fast);
-  return std::make_shared<Sparse<T, uint32_t>>(rows, columns, starts, column_of, values, scales, fast);
+  auto* make = columns <= 65536 ? make_sparse_with<T, uint16_t> : make_sparse_with<T, uint32_t>;
+  return make(rows, columns, lookup, starts, column_of, values, scales, fast);
+}
+
+// f(part of the state, the same in h or c, how many sequences, of what width) for all parts.
+template <class State, class Array, class F>
+void each_of_state(const void* handle, State* state, Array* h, Array* c, int batch, F f) {
+  const Lstm& lstm = *static_cast<const Lstm*>(handle);
+  const int count = lstm.together(batch);
+  for (int first = 0; first < batch; first += count) {
+    size_t layer_number = 0;
+    for (const LstmLayer& layer : lstm.layers()) {
+      const size_t row = layer_number++ * static_cast<size_t>(batch) + static_cast<size_t>(first);
+      for (const auto& [whole, width] : {std::pair{h, layer.outputs()}, std::pair{c, layer.hidden}}) {
+        f(state, whole + row * width, count, width);
+        state += static_cast<size_t>(width) * lanes_of(count);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -187,26 +209,13 @@ API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch
 }
 // Between a state and torch's h (layers · directions, batch, outputs) and c (…, batch, hidden).
 API void dopant_state_from(const void* handle, const float* h, const float* c, int batch, float* state) {
-  const int lanes = lanes_of(batch);
-  for (const LstmLayer& layer : static_cast<const Lstm*>(handle)->layers()) {
-    to_lanes(h, batch, layer.outputs(), state, lanes);
-    state += static_cast<size_t>(layer.outputs()) * lanes;
-    to_lanes(c, batch, layer.hidden, state, lanes);
-    state += static_cast<size_t>(layer.hidden) * lanes;
-    h += static_cast<size_t>(batch) * layer.outputs();
-    c += static_cast<size_t>(batch) * layer.hidden;
-  }
+  each_of_state(handle, state, h, c, batch,
+                [](float* part, const float* from, int count, int width) { to_lanes(from, count, width, part, lanes_of(count)); });
 }
 API void dopant_state_to(const void* handle, const float* state, int batch, float* h, float* c) {
-  const int lanes = lanes_of(batch);
-  for (const LstmLayer& layer : static_cast<const Lstm*>(handle)->layers()) {
-    from_lanes(state, batch, layer.outputs(), lanes, h, static_cast<size_t>(layer.outputs()));
-    state += static_cast<size_t>(layer.outputs()) * lanes;
-    from_lanes(state, batch, layer.hidden, lanes, c, static_cast<size_t>(layer.hidden));
-    state += static_cast<size_t>(layer.hidden) * lanes;
-    h += static_cast<size_t>(batch) * layer.outputs();
-    c += static_cast<size_t>(batch) * layer.hidden;
-  }
+  each_of_state(handle, state, h, c, batch, [](const float* part, float* to, int count, int width) {
+    from_lanes(part, count, width, lanes_of(count), to, static_cast<size_t>(width));
+  });
 }
 
 // In place: logits (batch, count) -> log-probabilities.

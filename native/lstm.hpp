@@ -4,7 +4,9 @@
 // no gain: a compressed matrix is small enough to be read from the cache anew.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "cell.hpp"
@@ -29,6 +31,11 @@ class Lstm {
   // fast: σ and tanh by tables.
   Lstm(std::vector<LstmLayer> layers, int directions, bool fast)
       : layers_(std::move(layers)), directions_(directions), fast_(fast) {
+    for (const LstmLayer& layer : layers_) {
+      size_of_one_ += static_cast<size_t>(layer.outputs() + layer.hidden);
+      for (const WeightPointer* weight : {&layer.input, &layer.recurrent, &layer.projection})
+        if (*weight) most_singly_ = std::min(most_singly_, (*weight)->most_singly());
+    }
     Curves::get();  // made here, not at the first step: a fork meanwhile would leave them half made
   }
 
@@ -36,33 +43,42 @@ class Lstm {
   int outputs() const { return layers_.back().outputs() * directions_; }
   const std::vector<LstmLayer>& layers() const { return layers_; }
 
-  // Floats of a state: for each layer and direction h (outputs, lanes), then c (hidden, lanes).
+  // How many sequences of a batch are computed together: all, or one after the other where weights are faster so.
+  int together(int batch) const { return batch <= most_singly_ ? 1 : batch; }
+
+  // Floats of a state: for each layer and direction h (outputs, lanes), then c (hidden, lanes), of all sequences that are
+  // computed together; then of the next ones.
   size_t state_size(int batch) const {
-    size_t total = 0;
-    for (const auto& layer : layers_) total += static_cast<size_t>(layer.outputs() + layer.hidden);
-    return total * static_cast<size_t>(lanes_of(batch));
+    return size_of_one_ * static_cast<size_t>(together(batch) == 1 ? batch : lanes_of(batch));
   }
 
   // x (steps, batch, inputs) -> y (steps, batch, outputs), and the state before -> after, which may be the same. A large
   // batch is shared among threads, in parts of whole registers.
   void run(const float* x, int steps, int batch, const float* before, float* after, float* y) const {
+    const auto part_of = [&](int first, int count) {
+      return Part{x + static_cast<size_t>(first) * inputs(), y + static_cast<size_t>(first) * outputs(), steps, count, batch};
+    };
+    if (together(batch) == 1) {
+      for (int b = 0; b < batch; ++b) run_part(part_of(b, 1), before + b * size_of_one_, after + b * size_of_one_);
+      return;
+    }
     const int threads = std::max(1, std::min(static_cast<int>(Threads::wanted()), (batch + 15) / 16));
     const int size = ((batch + threads - 1) / threads + 15) / 16 * 16;
     const int parts = threads == 1 ? 1 : (batch + size - 1) / size;
-    if (parts == 1) return run_part({x, y, steps, batch, batch}, before, after);
+    if (parts == 1) return run_part(part_of(0, batch), before, after);
     Threads::run(parts, [&](int part) {
       const int first = part * size, count = std::min(size, batch - first);
       Arena& arena = Arena::of_this_thread();
       Arena::Scope scope(arena);
-      float* own = arena.take<float>(state_size(count));
-      std::memset(own, 0, sizeof(float) * state_size(count));  // also of lanes that are there to fill registers
+      const size_t floats = size_of_one_ * lanes_of(count);
+      float* own = arena.take<float>(floats);
+      std::memset(own, 0, sizeof(float) * floats);  // also of lanes that are there to fill registers
       copy_state(before + first, lanes_of(batch), own, lanes_of(count), count);
-      run_part({x + static_cast<size_t>(first) * inputs(), y + static_cast<size_t>(first) * outputs(), steps, count, batch},
-               own, own);
+      run_part(part_of(first, count), own, own);
       copy_state(own, lanes_of(count), after + first, lanes_of(batch), count);
     });
     const size_t lanes = static_cast<size_t>(lanes_of(batch)), filled = static_cast<size_t>(batch);
-    for (size_t k = 0; k < state_size(1); ++k) std::fill(after + k * lanes + filled, after + (k + 1) * lanes, 0.0f);
+    for (size_t k = 0; k < size_of_one_; ++k) std::fill(after + k * lanes + filled, after + (k + 1) * lanes, 0.0f);
   }
 
  private:
@@ -74,7 +90,7 @@ class Lstm {
 
   // `count` lanes of all that a state holds, from one that has `from_lanes` to one that has `to_lanes`.
   void copy_state(const float* from, int from_lanes, float* to, int to_lanes, int count) const {
-    for (size_t left = state_size(1); left > 0; --left, from += from_lanes, to += to_lanes)
+    for (size_t left = size_of_one_; left > 0; --left, from += from_lanes, to += to_lanes)
       std::memcpy(to, from, sizeof(float) * static_cast<size_t>(count));
   }
 
@@ -169,6 +185,8 @@ class Lstm {
   std::vector<LstmLayer> layers_;
   int directions_;
   bool fast_;
+  int most_singly_ = kMostItems;
+  size_t size_of_one_ = 0;
 };
 
 }  // namespace dopant

@@ -1,7 +1,7 @@
 // A sparse weight: which form it is kept in, and for what.
 //
-// One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows. The form for
-// one lane is made at once and holds everything; rows, in tiles for so many lanes, are made of it when they are first
+// One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows, and so few that
+// panels are faster come one by one. The form for one lane is made at once and holds everything; rows, in tiles for so many lanes, are made of it when they are first
 // needed.
 #pragma once
 
@@ -47,6 +47,10 @@ class Sparse final : public Weight {
     if (lanes > 1) return apply_rows(scales, x, y, lanes);
     const bool done = std::visit([&](const auto& one) { return one.apply(scales, x, y); }, one_);
     if (!done) each([&](int row, Index column, T value) { y[row] += scale_of(row) * value * x[column]; });
+  }
+
+  int most_singly() const override {
+    return std::visit([](const auto& one) { return one.kMostSingly; }, one_);
   }
 
   // Slow: a weight that is there to be looked up is a SparseLookup.
@@ -144,7 +148,7 @@ class Sparse final : public Weight {
 };
 
 // A sparse matrix whose rows are looked up (an embedding).
-template <class T>
+template <class T, class Index>
 class SparseLookup final : public Weight {
  public:
   SparseLookup(int rows, int columns, const int64_t* starts, const int32_t* column_of, const T* values,
@@ -166,14 +170,14 @@ class SparseLookup final : public Weight {
     for (int64_t i = starts_[r]; i < starts_[r + 1]; ++i) out[columns_[i]] += scale_of(r) * values_[i];
   }
   size_t bytes() const override {
-    return starts_.size() * 8 + columns_.size() * 4 + values_.size() * sizeof(T) + scales_.size() * 4;
+    return starts_.size() * 8 + columns_.size() * sizeof(Index) + values_.size() * sizeof(T) + scales_.size() * 4;
   }
 
  private:
   float scale_of(int row) const { return scales_.empty() ? 1.0f : scales_[row]; }
 
   std::vector<int64_t> starts_;
-  std::vector<int32_t> columns_;
+  std::vector<Index> columns_;
   std::vector<T> values_;
   std::vector<float> scales_;
 };

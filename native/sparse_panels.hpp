@@ -36,6 +36,7 @@ struct SparsePanels {
   static constexpr int kHeight = Bytes ? 16 : 64;  // rows of a block
   static constexpr int kEach = Bytes ? 4 : 1;      // slots of a row in a unit of 64
   static constexpr size_t kUnitBytes = 64 + 64 * sizeof(T);
+  static constexpr int kMostSingly = Bytes ? 5 : 3;  // of more lanes, rows take less time
 
   int rows = 0, columns = 0;
   std::vector<int32_t> place_of_row, column_at;  // in the order of counts; of whole registers

@@ -14,6 +14,7 @@ namespace dopant {
 template <class T, class Index>
 struct SparseSlices {
   static constexpr int kSlice = W;
+  static constexpr int kMostSingly = 1;  // of more lanes, rows take less time
   std::vector<int32_t> rows;    // of each lane of each slice, sorted by length; -1 beyond the last
   std::vector<int32_t> starts;  // of each slice, in entries a lane, and the end
   std::vector<Index> columns;

@@ -38,6 +38,10 @@ class Weight {
   }
   // y (batch, rows) = x (batch, columns) Wᵀ + bias, as callers have them; bias may be null. Of kMostItems at most.
   virtual void linear(const float* bias, const float* x, int batch, float* y) const {
+    if (batch > 1 && batch <= most_singly()) {
+      for (int b = 0; b < batch; ++b) linear(bias, x + static_cast<size_t>(b) * columns, 1, y + static_cast<size_t>(b) * rows);
+      return;
+    }
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     const int lanes = lanes_of(batch);
@@ -48,6 +52,8 @@ class Weight {
     apply(in, out, lanes);
     from_lanes(out, batch, rows, lanes, y, static_cast<size_t>(rows));
   }
+  // Of so many items at most it is faster to multiply one after the other.
+  virtual int most_singly() const { return 1; }
   // Whether `linear` shares W's rows among threads by itself.
   virtual bool shares_rows() const { return false; }
   // out (columns) += row i of W.

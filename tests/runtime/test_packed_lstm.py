@@ -7,7 +7,7 @@ import gc
 import os
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,9 +17,11 @@ from dopant.errors import InputError
 from dopant.layers import LSTM
 from dopant.native import set_threads
 from dopant.native.library import library
+from dopant.runtime.packed import Precision
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.structures import Dense
-from dopant.structures.presets import doped_kronecker
+from dopant.structures.dense import DenseWeight
+from dopant.structures.presets import doped_kronecker, pruned
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
 
@@ -63,6 +65,31 @@ def test_every_form_of_an_lstm(name: str, batch: int) -> None:
     np.testing.assert_allclose(y, expected.numpy(), rtol=0, atol=1e-6)
     for mine, theirs in zip(state.arrays(), (h, c), strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("batch", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("name", ["plain", "two layers", "all at once"])
+def test_a_small_batch_is_its_sequences(name: str, batch: int, precision: Precision) -> None:
+    torch.manual_seed(0)
+    lstm = LSTM(11, 19, **FORMS[name]).eval()
+    for weight, module in [named for named in lstm.named_modules() if isinstance(named[1], DenseWeight)]:
+        setattr(lstm, weight, pruned(module.shape[0] * module.shape[1] // 3).new(module.shape))
+    assert not any(isinstance(module, DenseWeight) for module in lstm.modules())
+    ours = packed(lstm, precision)
+    x = torch.randn(9, batch, 11).numpy()
+    count = lstm.num_layers * lstm.directions
+    h, c = torch.randn(count, batch, lstm.output_size).numpy(), torch.randn(count, batch, 19).numpy()
+    start = ours.state(h, c)
+    for part, given in zip(start.arrays(), (h, c), strict=True):
+        np.testing.assert_array_equal(part, given)
+    y, after = ours.sequence(x, start)
+    for b in range(batch):
+        one = slice(b, b + 1)
+        alone, alone_after = ours.sequence(x[:, one], ours.state(h[:, one], c[:, one]))
+        np.testing.assert_allclose(y[:, one], alone, rtol=0, atol=1e-6 if precision == "exact" else 0.02)
+        for part, wanted in zip(after.arrays(), alone_after.arrays(), strict=True):
+            np.testing.assert_allclose(part[:, one], wanted, rtol=0, atol=1e-6 if precision == "exact" else 0.02)
 
 
 @pytest.mark.parametrize("batch", [1, 8, 32])
@@ -162,7 +189,7 @@ def test_copies_share_what_is_packed() -> None:
         pickle.dumps(lstm.handle)
 
 
-@pytest.mark.parametrize("batch", [16, 17, 32, 50])
+@pytest.mark.parametrize("batch", [2, 5, 16, 17, 18, 32, 50])
 @pytest.mark.parametrize("make", [doped, lambda: LSTM(20, 24, **FORMS["all at once"])], ids=["doped", "dense"])
 def test_threads_that_share_a_batch_compute_the_same(batch: int, make: Callable[[], LSTM]) -> None:
     lstm = packed(make())
