@@ -1,8 +1,8 @@
 // A sparse weight: which form it is kept in, and for what.
 //
 // One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows, and so few that
-// panels are faster come one by one. The form for one lane is made at once and holds everything; rows, in tiles for so many lanes, are made of it when they are first
-// needed.
+// panels are faster come one by one. The form for one lane is made at once and holds everything; rows, in tiles for so
+// many lanes, are made of it when they are first needed.
 #pragma once
 
 #include <atomic>
