@@ -21,8 +21,8 @@ inline void transpose_block(const float* from, size_t from_stride, float* to, si
 }
 
 // to (columns, rows) = from (rows, columns), transposed. The shorter way first, so that the cache lines that are read and
-// written stay at hand until they are done with.
-inline void transpose(const float* from, size_t from_stride, int rows, int columns, float* to, size_t to_stride) {
+// written stay at hand until they are done with. A function of its own, or its counters do not stay in registers.
+__attribute__((noinline)) inline void transpose(const float* from, size_t from_stride, int rows, int columns, float* to, size_t to_stride) {
   auto block = [&](int r, int j) {
     if (r + 4 <= rows && j + 4 <= columns)
       return transpose_block(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
