@@ -1,40 +1,72 @@
 // From rows of a batch (batch, features), as callers have them, to lanes (features, lanes), as kernels want them.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "vec.hpp"
 
 namespace dopant {
 
-// A block of 4 × 4.
-inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
-  const Vec<4> a = load<4>(from), b = load<4>(from + from_stride);
-  const Vec<4> c = load<4>(from + 2 * from_stride), d = load<4>(from + 3 * from_stride);
-  const Vec<4> ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  const Vec<4> ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  store<4>(to, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
-  store<4>(to + to_stride, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
-  store<4>(to + 2 * to_stride, __builtin_shufflevector(ef, gh, 0, 1, 4, 5));
-  store<4>(to + 3 * to_stride, __builtin_shufflevector(ef, gh, 2, 3, 6, 7));
+// The first or the second halves of a and b, their numbers in turns.
+template <int N, bool Second, int... I>
+inline Vec<N> zip(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I % 2 * N + I / 2 + Second * (N / 2))...);
 }
 
-// to (columns, rows) = from (rows, columns), transposed. The shorter way first, so that the cache lines that are read and
-// written stay at hand until they are done with. A function of its own, or its counters do not stay in registers.
-__attribute__((noinline)) inline void transpose(const float* from, size_t from_stride, int rows, int columns, float* to, size_t to_stride) {
-  auto block = [&](int r, int j) {
-    if (r + 4 <= rows && j + 4 <= columns)
-      return transpose_block(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
-    for (int k = j; k < std::min(columns, j + 4); ++k)
-      for (int s = r; s < std::min(rows, r + 4); ++s) to[k * to_stride + s] = from[s * from_stride + k];
+// A block of N × N: taking turns log2 N times transposes.
+template <int N>
+inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  Vec<N> rows[N], zipped[N];
+#pragma GCC unroll 16
+  for (int r = 0; r < N; ++r) rows[r] = load<N>(from + r * from_stride);
+#pragma GCC unroll 4
+  for (int round = 1; round < N; round *= 2) {
+#pragma GCC unroll 8
+    for (int r = 0; r < N / 2; ++r) {
+      zipped[2 * r] = zip<N, false>(rows[r], rows[r + N / 2], std::make_integer_sequence<int, N>());
+      zipped[2 * r + 1] = zip<N, true>(rows[r], rows[r + N / 2], std::make_integer_sequence<int, N>());
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < N; ++r) rows[r] = zipped[r];
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < N; ++r) store<N>(to + r * to_stride, rows[r]);
+}
+
+// Blocks, the shorter way first, so that the cache lines that are read and written stay at hand until they are done with.
+// A function of its own, or its counters do not stay in registers.
+template <int N>
+__attribute__((noinline)) void transpose_blocks(const float* from, size_t from_stride, int rows, int columns, float* to,
+                                                size_t to_stride) {
+  const auto block = [&](int r, int j) {
+    transpose_block<N>(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
   };
   if (rows < columns) {
-    for (int j = 0; j < columns; j += 4)
-      for (int r = 0; r < rows; r += 4) block(r, j);
+    for (int j = 0; j < columns; j += N)
+      for (int r = 0; r < rows; r += N) block(r, j);
   } else {
-    for (int r = 0; r < rows; r += 4)
-      for (int j = 0; j < columns; j += 4) block(r, j);
+    for (int r = 0; r < rows; r += N)
+      for (int j = 0; j < columns; j += N) block(r, j);
+  }
+}
+
+// to (columns, rows) = from (rows, columns), transposed: in blocks of N, what is left in smaller ones.
+template <int N = W>
+inline void transpose(const float* from, size_t from_stride, int rows, int columns, float* to, size_t to_stride) {
+  const int whole_rows = rows / N * N, whole_columns = columns / N * N;
+  if constexpr (N == 1) {
+    for (int r = 0; r < rows; ++r)
+      for (int j = 0; j < columns; ++j) to[j * to_stride + r] = from[r * from_stride + j];
+  } else {
+    if (whole_rows > 0 && whole_columns > 0)
+      transpose_blocks<N>(from, from_stride, whole_rows, whole_columns, to, to_stride);
+    constexpr int Smaller = N > 4 ? N / 2 : 1;
+    if (whole_columns < columns)
+      transpose<Smaller>(from + whole_columns, from_stride, whole_rows, columns - whole_columns,
+                         to + whole_columns * to_stride, to_stride);
+    if (whole_rows < rows)
+      transpose<Smaller>(from + whole_rows * from_stride, from_stride, rows - whole_rows, columns, to + whole_rows, to_stride);
   }
 }
 
