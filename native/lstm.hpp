@@ -97,54 +97,71 @@ class Lstm {
   // In one direction all layers go through a few steps before the next few: what a layer leaves for the next one then
   // stays in the cache.
   void run_part(const Part& part, const float* before, float* after) const {
-    const int few = directions_ == 1 ? std::max(1, 32 / lanes_of(part.count)) : part.steps;
-    for (int t = 0; t < part.steps; t += few) {
-      const size_t at = static_cast<size_t>(t) * part.batch;
-      run_few({part.x + at * inputs(), part.y + at * outputs(), std::min(few, part.steps - t), part.count, part.batch},
-              t == 0 ? before : after, after);
-    }
-  }
-
-  void run_few(const Part& part, const float* before, float* after) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
-    const int steps = part.steps, lanes = lanes_of(part.count);
-    // Behind the input of a single step there is room for h, so that [x; h] need not be put together elsewhere.
-    auto room = [&](int width, size_t reader) {
-      const size_t behind = steps == 1 && reader < layers_.size() ? layers_[reader].outputs() : 0;
-      return (static_cast<size_t>(steps) * width + behind) * lanes;
-    };
-    float* from = arena.take<float>(room(inputs(), 0));
-    for (int t = 0; t < steps; ++t) {
-      const size_t at = static_cast<size_t>(t) * inputs();
-      to_lanes(part.x + at * part.batch, part.count, inputs(), from + at * lanes, lanes);
-    }
-    for (size_t first = 0; first < layers_.size(); first += static_cast<size_t>(directions_)) {
-      const int width = layers_[first].outputs() * directions_;
-      float* to = arena.take<float>(room(width, first + static_cast<size_t>(directions_)));
-      for (int direction = 0; direction < directions_; ++direction) {
-        const LstmLayer& layer = layers_[first + direction];
-        Direction d{layer, from, to + static_cast<size_t>(direction) * layer.outputs() * lanes,
-                    static_cast<size_t>(width) * lanes, steps, lanes, direction == 1, fast_};
-        d.run(before, after, arena);
-        const size_t size = static_cast<size_t>(layer.outputs() + layer.hidden) * lanes;
-        before += size, after += size;
-      }
-      from = to;
-    }
-    for (int t = 0; t < steps; ++t) {
-      const size_t at = static_cast<size_t>(t) * outputs();
-      from_lanes(from + at * lanes, part.count, outputs(), lanes, part.y + at * part.batch,
-                 static_cast<size_t>(outputs()));
+    const int lanes = lanes_of(part.count);
+    const int few = std::min(part.steps, directions_ == 1 ? std::max(1, 32 / lanes) : part.steps);
+    const Room room(*this, few, lanes, arena);
+    for (int t = 0; t < part.steps; t += few) {
+      const size_t at = static_cast<size_t>(t) * part.batch;
+      const Part some{part.x + at * inputs(), part.y + at * outputs(), std::min(few, part.steps - t), part.count, part.batch};
+      run_few(some, room, t == 0 ? before : nullptr, after, t + few >= part.steps);
     }
   }
 
-  // One layer in one direction over a whole sequence of (inputs, lanes).
+  // Where a few steps are computed.
+  struct Room {
+    float** outputs;  // of the layers before the first, and of all others: (steps, width, lanes)
+    float** joint;    // [x; h] of each layer and direction, or h alone
+
+    // Where there is one step at a time, h lies behind the output of the layer before, and [x; h] need not be put together.
+    Room(const Lstm& lstm, int steps, int lanes, Arena& arena) {
+      const size_t count = lstm.layers_.size(), directions = static_cast<size_t>(lstm.directions_);
+      outputs = arena.take<float*>(count / directions + 1);
+      joint = arena.take<float*>(count);
+      for (size_t i = 0; i < count; ++i) {
+        const LstmLayer& layer = lstm.layers_[i];
+        const size_t x_size = static_cast<size_t>(layer.inputs) * lanes, h_size = static_cast<size_t>(layer.outputs()) * lanes;
+        const bool behind = steps == 1 && !layer.recurrent;
+        if (i % directions == 0) outputs[i / directions] = arena.take<float>(steps * x_size + (behind ? h_size : 0));
+        joint[i] = behind ? outputs[i / directions] : arena.take<float>((layer.recurrent ? 0 : x_size) + h_size);
+      }
+      outputs[count / directions] = arena.take<float>(static_cast<size_t>(steps) * lstm.outputs() * lanes);
+    }
+  };
+
+  // before: null where the room still holds h, and `after` c. `last`: no further steps follow.
+  void run_few(const Part& part, const Room& room, const float* before, float* after, bool last) const {
+    Arena& arena = Arena::of_this_thread();
+    const int steps = part.steps, lanes = lanes_of(part.count);
+    for (int t = 0; t < steps; ++t) {
+      const size_t at = static_cast<size_t>(t) * inputs();
+      to_lanes(part.x + at * part.batch, part.count, inputs(), room.outputs[0] + at * lanes, lanes);
+    }
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      const LstmLayer& layer = layers_[i];
+      const size_t level = i / static_cast<size_t>(directions_), direction = i % static_cast<size_t>(directions_);
+      const size_t h_size = static_cast<size_t>(layer.outputs()) * lanes, size = h_size + static_cast<size_t>(layer.hidden) * lanes;
+      Direction d{layer, room.outputs[level], room.outputs[level + 1] + direction * h_size, h_size * directions_,
+                  room.joint[i], steps, lanes, direction == 1, fast_};
+      d.run(before, after, last, arena);
+      if (before != nullptr) before += size;
+      after += size;
+    }
+    const float* y = room.outputs[layers_.size() / static_cast<size_t>(directions_)];
+    for (int t = 0; t < steps; ++t) {
+      const size_t at = static_cast<size_t>(t) * outputs();
+      from_lanes(y + at * lanes, part.count, outputs(), lanes, part.y + at * part.batch, static_cast<size_t>(outputs()));
+    }
+  }
+
+  // One layer in one direction over a few steps of (inputs, lanes).
   struct Direction {
     const LstmLayer& layer;
-    float* x;
+    const float* x;
     float* y;           // of step 0
     size_t y_stride;    // from step to step
+    float* joint;
     int steps, lanes;
     bool backward, fast;
 
@@ -152,26 +169,25 @@ class Lstm {
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
 
     // The states before and after: h, then c.
-    void run(const float* before, float* after, Arena& arena) {
+    void run(const float* before, float* after, bool last, Arena& arena) {
       Arena::Scope scope(arena);
       const size_t h_size = static_cast<size_t>(layer.outputs()) * lanes;
-      const float* c = before + h_size;
+      const float* c = (before != nullptr ? before : after) + h_size;
       float* gates = arena.take<float>(static_cast<size_t>(4) * layer.hidden * lanes);
       float* hidden = layer.projection ? arena.take<float>(static_cast<size_t>(layer.hidden) * lanes) : nullptr;
       const size_t x_size = layer.recurrent ? 0 : static_cast<size_t>(layer.inputs) * lanes;
-      float* joint = steps == 1 && !layer.recurrent ? x : arena.take<float>(x_size + h_size);  // [x; h], or h alone
       float* kept = joint + x_size;
-      std::memcpy(kept, before, sizeof(float) * h_size);
+      if (before != nullptr) std::memcpy(kept, before, sizeof(float) * h_size);
       for (int n = 0; n < steps; ++n, c = after + h_size) {
         float* h = y + static_cast<size_t>(step(n)) * y_stride;
         if (layer.recurrent) {
           layer.input->set(input(n), gates, lanes);
           layer.recurrent->apply(kept, gates, lanes);
         } else {
-          if (steps > 1) std::memcpy(joint, input(n), sizeof(float) * x_size);
+          if (joint != x) std::memcpy(joint, input(n), sizeof(float) * x_size);
           layer.input->set(joint, gates, lanes);
         }
-        float* next = n + 1 < steps ? kept : after;
+        float* next = last && n + 1 == steps ? after : kept;
         float *first = layer.projection ? hidden : h, *second = layer.projection ? hidden : next;
         cell(gates, layer.bias.data(), c, after + h_size, first, second, layer.hidden, lanes, fast);
         if (layer.projection) {
