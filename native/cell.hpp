@@ -18,7 +18,7 @@ struct Exponentials {
   inline Exponentials(const Vec<W> (&x)[K], Factor factor) {
     constexpr float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
     Vec<W> within[K], shifted[K], r[K], p[K];
-    // Beyond these powers of two nothing changes, and the square of the larger one is still a number.
+    // Beyond these powers of two σ and tanh are at their ends but for 2^-57, and the square of the larger one is still a number.
     const auto limit = [&](int k, float power) { return power / (kLog2e * factor(k)); };
     each([&](int k) { within[k] = at_most<W>(x[k], std::max(limit(k, -115.0f), limit(k, 57.0f))); });
     each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 57.0f))); });
@@ -135,21 +135,20 @@ struct Cell {
   }
 
   void run() {
-    const size_t count = size;
     if constexpr (Fast) {
       const Curves curves = Curves::get();  // a copy, which lies in registers
-      while (at + 4 * W <= count) step_fast<4>(curves);
-      while (at + W <= count) step_fast<1>(curves);
+      while (at + 4 * W <= size) step_fast<4>(curves);
+      while (at + W <= size) step_fast<1>(curves);
     } else {
-      while (at + 4 * W <= count) step_exact<4, 2>();
-      while (at + W <= count) step_exact<1, 1>();
+      while (at + 4 * W <= size) step_exact<4, 2>();
+      while (at + W <= size) step_exact<1, 1>();
     }
-    if (L >= W || at == count) return;
+    if (L >= W || at == size) return;
     // a register filled up with zeros
     const int features = L < W ? W / L : 1, there = hidden - feature, left = there * lanes;
     float last[7][W] = {}, last_bias[5 * W] = {};
     for (int part = 0; part < 4; ++part) {
-      std::memcpy(last[part], gates + part * count + at, sizeof(float) * static_cast<size_t>(left));
+      std::memcpy(last[part], gates + part * size + at, sizeof(float) * static_cast<size_t>(left));
       std::memcpy(last_bias + part * features, bias + part * hidden + feature, sizeof(float) * static_cast<size_t>(there));
     }
     std::memcpy(last[4], c_before + at, sizeof(float) * static_cast<size_t>(left));

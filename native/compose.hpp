@@ -1,7 +1,7 @@
 // Weights made of weights: a sum (doped), a stack by rows (hybrid, gates), a product (low rank).
 #pragma once
 
-#include <algorithm>
+#include <array>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
@@ -33,11 +33,6 @@ class Sum final : public Weight {
   int most_singly() const override { return most_singly_of(parts_); }
   size_t bytes() const override { return bytes_of(parts_); }
 
-  static int most_singly_of(const std::vector<WeightPointer>& parts) {
-    int most = parts.at(0)->most_singly();
-    for (const auto& part : parts) most = std::min(most, part->most_singly());
-    return most;
-  }
   static size_t bytes_of(const std::vector<WeightPointer>& parts) {
     size_t total = 0;
     for (const auto& part : parts) total += part->bytes();
@@ -66,7 +61,7 @@ class Stack final : public Weight {
       i -= part->rows;
     }
   }
-  int most_singly() const override { return Sum::most_singly_of(parts_); }
+  int most_singly() const override { return most_singly_of(parts_); }
   size_t bytes() const override { return Sum::bytes_of(parts_); }
 
  private:
@@ -105,7 +100,7 @@ class Product final : public Weight {
       for (int j = 0; j < columns; ++j) out[j] += middle[k] * part[j];
     }
   }
-  int most_singly() const override { return std::min(left_->most_singly(), right_->most_singly()); }
+  int most_singly() const override { return most_singly_of(std::array{left_, right_}); }
   size_t bytes() const override { return left_->bytes() + right_->bytes(); }
 
  private:

@@ -5,6 +5,8 @@
 // shared out evenly: a last tile of one or two would leave the multipliers waiting for each other's sums.
 #pragma once
 
+#include <cstddef>
+
 #include "vec.hpp"
 
 namespace dopant {
@@ -122,7 +124,7 @@ inline void gemm_columns(Matrix a, const B& b, C c, bool onto, int m, int k_coun
   }
 }
 
-// C (m × n) = or, `onto` what is there, += A (m × k) B (k × n). Of pieces n is a multiple.
+// C (m × n) = or, `onto` what is there, += A (m × k) B (k × n). With `Pieces<P, …>` n is a multiple of P.
 template <class B, class C>
 inline void gemm(Matrix a, B b, C c, bool onto, int m, int k_count, int n) {
   while (n > 0) {

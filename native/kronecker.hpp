@@ -5,7 +5,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <type_traits>
 #include <vector>
@@ -65,8 +67,18 @@ class Kronecker final : public Weight {
 
   const std::vector<size_t>& order() const { return order_; }  // of the factors, as they multiply
 
-  // Lanes are axes like others: a few make no difference.
-  int most_singly() const override { return 5; }
+  // A few vectors one by one take as long as together where each of them fills registers, and factors stay in the cache.
+  int most_singly() const override {
+    constexpr int few = 5, kept = 6000;  // floats of a factor: half of the first-level cache
+    std::vector<int> sizes = columns_of_factors();
+    for (size_t f : order_) {
+      const auto [m, n] = shapes_[f];
+      const int behind = product_of(sizes, f + 1);
+      if (W < 16 || (behind == 1 ? m : behind) < W || m * n > kept) return 1;
+      sizes[f] = m;
+    }
+    return few;
+  }
 
   size_t bytes() const override {
     size_t total = 0;
@@ -78,8 +90,7 @@ class Kronecker final : public Weight {
   void multiply(const float* x, float* y, int lanes, bool onto) const {
     Arena& arena = Arena::of_this_thread();
     for (int term = 0; term < terms_; ++term) {
-      std::vector<int> sizes;
-      for (const auto& shape : shapes_) sizes.push_back(shape.columns);
+      std::vector<int> sizes = columns_of_factors();
       Arena::Scope scope(arena);
       const float* from = x;
       for (size_t step = 0; step < order_.size(); ++step) {
@@ -95,6 +106,14 @@ class Kronecker final : public Weight {
     }
   }
 
+  std::vector<int> columns_of_factors() const {
+    std::vector<int> sizes;
+    for (const auto& shape : shapes_) sizes.push_back(shape.columns);
+    return sizes;
+  }
+  static int product_of(const std::vector<int>& sizes, size_t first) {
+    return std::accumulate(sizes.begin() + static_cast<std::ptrdiff_t>(first), sizes.end(), 1, std::multiplies<>());
+  }
   static int product(const std::vector<FactorShape>& shapes, int FactorShape::*side) {
     int result = 1;
     for (const auto& shape : shapes) result *= shape.*side;
@@ -121,11 +140,11 @@ class Kronecker final : public Weight {
     return best;
   }
 
-  // to = or, `onto` what is there, += from with axis f multiplied by factor f: for each index before the axis a GEMM, or
-  // with nothing behind the axis one GEMM with the transposed factor.
+  // to = or, `onto` what is there, += from with axis f multiplied by factor f. A GEMM for each index before the axis; but
+  // one for all of them where nothing lies behind the axis, with the transposed factor, or a register at most, in pieces.
   void multiply_axis(size_t f, int term, const float* from, float* to, bool onto, const std::vector<int>& sizes,
                      int lanes) const {
-    const auto [m, n] = shapes_[f];
+    const int m = shapes_[f].rows, n = shapes_[f].columns;
     size_t before = 1, behind = static_cast<size_t>(lanes);
     for (size_t g = 0; g < f; ++g) before *= static_cast<size_t>(sizes[g]);
     for (size_t g = f + 1; g < sizes.size(); ++g) behind *= static_cast<size_t>(sizes[g]);
@@ -134,7 +153,6 @@ class Kronecker final : public Weight {
       const float* transposed = transposed_[f].data() + static_cast<size_t>(term) * m * n;
       return gemm({from, n}, {transposed, m}, to, m, onto, static_cast<int>(before), n, m);
     }
-    // Less than a register would be left empty: what is before the axis widens the GEMM too.
     const auto in_pieces = [&](auto size) {
       constexpr int P = size;
       if constexpr (P <= W)

@@ -3,8 +3,11 @@
 //
 // The whole library is built once for each level of processor (see build_native.py); the loader picks one.
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <exception>
+#include <memory>
 #include <string>
 
 #include "compose.hpp"
@@ -71,14 +74,16 @@ template <class State, class Array, class F>
 void each_of_state(const void* handle, State* state, Array* h, Array* c, int batch, F f) {
   const Lstm& lstm = *static_cast<const Lstm*>(handle);
   const int count = lstm.together(batch);
+  const auto part = [&](Array*& whole, int first, int width) {
+    f(state, whole + static_cast<size_t>(first) * width, count, width);
+    state += static_cast<size_t>(width) * lanes_of(count);
+    whole += static_cast<size_t>(batch) * width;
+  };
   for (int first = 0; first < batch; first += count) {
-    size_t layer_number = 0;
+    Array *h_of_layer = h, *c_of_layer = c;
     for (const LstmLayer& layer : lstm.layers()) {
-      const size_t row = layer_number++ * static_cast<size_t>(batch) + static_cast<size_t>(first);
-      for (const auto& [whole, width] : {std::pair{h, layer.outputs()}, std::pair{c, layer.hidden}}) {
-        f(state, whole + row * width, count, width);
-        state += static_cast<size_t>(width) * lanes_of(count);
-      }
+      part(h_of_layer, first, layer.outputs());
+      part(c_of_layer, first, layer.hidden);
     }
   }
 }

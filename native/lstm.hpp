@@ -5,8 +5,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
-#include <initializer_list>
+#include <limits>
 #include <vector>
 
 #include "cell.hpp"
@@ -33,8 +34,7 @@ class Lstm {
       : layers_(std::move(layers)), directions_(directions), fast_(fast) {
     for (const LstmLayer& layer : layers_) {
       size_of_one_ += static_cast<size_t>(layer.outputs() + layer.hidden);
-      for (const WeightPointer* weight : {&layer.input, &layer.recurrent, &layer.projection})
-        if (*weight) most_singly_ = std::min(most_singly_, (*weight)->most_singly());
+      most_singly_ = std::min(most_singly_, most_singly_of(std::array{layer.input, layer.recurrent, layer.projection}));
     }
     Curves::get();  // made here, not at the first step: a fork meanwhile would leave them half made
   }
@@ -201,7 +201,7 @@ class Lstm {
   std::vector<LstmLayer> layers_;
   int directions_;
   bool fast_;
-  int most_singly_ = kMostItems;
+  int most_singly_ = std::numeric_limits<int>::max();
   size_t size_of_one_ = 0;
 };
 

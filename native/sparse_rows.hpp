@@ -188,24 +188,27 @@ struct SparseRows {
                                                  const int32_t* row, size_t count, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
     for (; count > 0; --count, ++row) {
-      Vec<N> sums[4][K] = {};
+      constexpr int S = 4 / K;
+      Vec<N> sums[S][K] = {};
+      float* to = y + *row * stride;
+#pragma GCC unroll 2
+      for (int k = 0; k < K; ++k) sums[0][k] = load<N>(to + k * N);
       for (int i = length; i >= 4; i -= 4, offset += 4, value += 4) {
         uint64_t four;
         std::memcpy(&four, offset, 8);
         const Values<N, K> of(value);
         add<N, K>(x, four & 0xffff, of.template get<0>(), sums[0]);
         add<N, K>(x, four >> 16 & 0xffff, of.template get<1>(), sums[1]);
-        add<N, K>(x, four >> 32 & 0xffff, of.template get<2>(), sums[2]);
-        add<N, K>(x, four >> 48, of.template get<3>(), sums[3]);
+        add<N, K>(x, four >> 32 & 0xffff, of.template get<2>(), sums[2 % S]);
+        add<N, K>(x, four >> 48, of.template get<3>(), sums[3 % S]);
       }
-      if (odd) {
+      if (odd)
+#pragma GCC unroll 2
         for (int u = 0; u < 2; ++u) add<N, K>(x, *offset++, all<N>(*value++), sums[u]);
-      }
-      float* to = y + *row * stride;
 #pragma GCC unroll 2
       for (int k = 0; k < K; ++k) {
-        const Vec<N> total = (sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]);
-        store<N>(to + k * N, load<N>(to + k * N) + total);
+        const Vec<N> total = S == 2 ? sums[0][k] + sums[1][k] : (sums[0][k] + sums[1][k]) + (sums[2 % S][k] + sums[3 % S][k]);
+        store<N>(to + k * N, total);
       }
     }
   }

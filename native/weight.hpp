@@ -5,9 +5,11 @@
 // is one multiply-accumulate of whole vectors. With one lane this is an ordinary vector.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 
 #include "arena.hpp"
@@ -64,5 +66,14 @@ class Weight {
   const int rows, columns;
 };
 using WeightPointer = std::shared_ptr<const Weight>;
+
+// Of all of some weights, those that are there.
+template <class Weights>
+int most_singly_of(const Weights& weights) {
+  int most = std::numeric_limits<int>::max();
+  for (const WeightPointer& weight : weights)
+    if (weight) most = std::min(most, weight->most_singly());
+  return most;
+}
 
 }  // namespace dopant

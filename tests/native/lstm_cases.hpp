@@ -235,22 +235,22 @@ inline Case lstm_weight(Form form, int rows, int columns, Random& random) {
 }
 
 inline Network network_of(Form form, int inputs, int hidden, int projected, int layers, int directions, bool joint,
-                          bool biased, Random& random) {
+                          bool biased, Random& random, int wider = 0) {
   Network network{"LSTM of ", {}, directions};
   network.fast = form == Form::kFastCell || form == Form::kFast;
   // 8-bit activations err by about a hundredth a step with weights as large as these, and some of it lasts.
   if (network.fast) network.allowed = form == Form::kFast ? 0.06 : 0.006;
   for (int layer = 0, width = inputs; layer < layers; ++layer) {
-    const int outputs = projected > 0 ? projected : hidden;
+    const int size = hidden + layer * wider, outputs = projected > 0 ? projected : size;
     for (int direction = 0; direction < directions; ++direction) {
       const auto one = [&](int rows, int columns) {
         return std::make_shared<Case>(lstm_weight(form, rows, columns, random));
       };
-      const auto input = one(4 * hidden, joint ? width + outputs : width);
-      Cell cell{*input, nullptr, nullptr, {}, width, hidden};
-      if (!joint) cell.recurrent = one(4 * hidden, outputs);
-      if (projected > 0) cell.projection = std::make_shared<Case>(dense(projected, hidden, random));
-      if (biased) cell.bias = random.values(static_cast<size_t>(4) * hidden);
+      const auto input = one(4 * size, joint ? width + outputs : width);
+      Cell cell{*input, nullptr, nullptr, {}, width, size};
+      if (!joint) cell.recurrent = one(4 * size, outputs);
+      if (projected > 0) cell.projection = std::make_shared<Case>(dense(projected, size, random));
+      if (biased) cell.bias = random.values(static_cast<size_t>(4) * size);
       network.cells.push_back(std::move(cell));
     }
     width = outputs * directions;
@@ -312,6 +312,11 @@ inline void check_lstms() {
         ++turn;
       }
   dopant_set_threads(1);
+  for (Form form : {Form::kDense, Form::kSparse, Form::kDoped, Form::kFast})
+    for (int batch = 1; batch <= 6; ++batch) {  // layers of different widths, and batches that are computed one by one
+      const Network network = network_of(form, 10, 11, batch % 2 * 5, 3, 1, batch % 3 != 0, true, random, 3);
+      for (int steps : {1, 4}) check_lstm(network, steps, batch, random);
+    }
   for (bool joint : {true, false})
     for (int directions : {1, 2})
       for (int batch : {1, 3, 8, 17})

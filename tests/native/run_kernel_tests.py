@@ -1,7 +1,8 @@
 """Builds `test_kernels` and runs it with the library of each level: `make native-test`.
 
 Every level that this machine can run, as it is shipped and with the address and undefined-behaviour sanitizers; then
-the generic one on an old processor and on ARM, where Debian's qemu-user and g++-aarch64-linux-gnu are there.
+the generic one on an old processor and on ARM, and the best one by another compiler, where Debian's qemu-user,
+g++-aarch64-linux-gnu and clang are there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SANITIZED = (
     *("-include", str(HERE / "interface.hpp")),
 )
 OLD_PROCESSOR = ("qemu-x86_64", "-cpu", "core2duo")
+OTHER_COMPILER = "clang++"
 ARM, ARM_COMPILER = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"), "aarch64-linux-gnu-g++"
 
 
@@ -112,6 +114,12 @@ def main() -> None:
         jobs.append((arm, "generic", ARM))
     else:
         absent.append(f"ARM ({ARM[0]}, {ARM_COMPILER})")
+    if shutil.which(OTHER_COMPILER):
+        other = Build(OTHER_COMPILER, [OTHER_COMPILER], PLACE / OTHER_COMPILER)
+        other.start()
+        jobs.append((other, best, ()))
+    else:
+        absent.append(f"another compiler ({OTHER_COMPILER})")
     with ThreadPoolExecutor(2) as pool:
         outcomes = []
         for outcome in pool.map(lambda job: try_level(*job), jobs):

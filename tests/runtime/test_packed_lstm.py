@@ -219,3 +219,10 @@ def test_a_child_process_has_threads_of_its_own() -> None:
         assert os.waitpid(child, 0)[1] == 0
     finally:
         set_threads(before)
+
+
+def test_a_copy_of_a_state_is_the_state() -> None:
+    lstm = packed(doped())
+    state = lstm.step(np.ones((2, 20), np.float32))[1]
+    assert copy.copy(state) is state
+    assert copy.deepcopy([state], {id(lstm): lstm})[0] is state  # its address would be of the other's memory

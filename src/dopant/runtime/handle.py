@@ -1,4 +1,4 @@
-"""What the native library owns for us, and pointers to what we own for it."""
+"""What the native library owns for us, and addresses of what we own for it."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctypes import CDLL, c_void_p
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,12 @@ class State:
         self.address = address
         self.batch = batch
         self.lstm = lstm
+
+    def __copy__(self) -> State:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self
 
     def arrays(self) -> tuple[Floats, Floats]:
         """h (layers·directions, batch, out) and c (…, batch, hidden), as torch.nn.LSTM has them."""
@@ -95,7 +102,7 @@ class PackedLSTM:
             packer.fast,
         )
         self.handle = Handle(library, "lstm", made)
-        self._address = made
+        self._address = made  # of the same: numbers are what ctypes passes fastest
         self._native_run = library.dopant_lstm_run
 
     @property
