@@ -67,14 +67,14 @@ class Kronecker final : public Weight {
 
   const std::vector<size_t>& order() const { return order_; }  // of the factors, as they multiply
 
-  // A few vectors one by one take as long as together where each of them fills registers, and factors stay in the cache.
+  // A few vectors one by one take as long as together where each half fills registers, and factors stay in the cache.
   int most_singly() const override {
     constexpr int few = 5, kept = 6000;  // floats of a factor: half of the first-level cache
     std::vector<int> sizes = columns_of_factors();
     for (size_t f : order_) {
       const auto [m, n] = shapes_[f];
       const int behind = product_of(sizes, f + 1);
-      if (W < 16 || (behind == 1 ? m : behind) < W || m * n > kept) return 1;
+      if (W < 16 || (behind == 1 ? m : behind) < W / 2 || m * n > kept) return 1;
       sizes[f] = m;
     }
     return few;
