@@ -16,7 +16,8 @@ struct Exponentials {
 
   template <class Factor>
   inline Exponentials(const Vec<W> (&x)[K], Factor factor) {
-    constexpr float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits
+    // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits; 127 more, and they are an exponent.
+    constexpr float magic = 12582912.0f + 127.0f;
     Vec<W> within[K], shifted[K], r[K], p[K];
     // Beyond these powers of two σ and tanh are at their ends but for 2^-57, and the square of the larger one is still a number.
     const auto limit = [&](int k, float power) { return power / (kLog2e * factor(k)); };
@@ -24,7 +25,7 @@ struct Exponentials {
     each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 57.0f))); });
     each([&](int k) { shifted[k] = within[k] * (kLog2e * factor(k)) + magic; });
     each([&](int k) { r[k] = within[k] * (kLog2e * factor(k)) - (shifted[k] - magic); });
-    each([&](int k) { scale[k] = (Vec<W>)(((IntVec<W>)shifted[k] << 23) + 0x3f800000); });
+    each([&](int k) { scale[k] = (Vec<W>)((IntVec<W>)shifted[k] << 23); });
     // (2^r - 1) / r for |r| <= 1/2, to a relative error of 1.1e-8
     each([&](int k) { p[k] = 1.5403512350e-4f * r[k] + 1.3390735477e-3f; });
     for (const float next : {9.6182374950e-3f, 5.5503574336e-2f, 2.4022649795e-1f, 6.9314718793e-1f})

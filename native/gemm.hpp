@@ -5,6 +5,7 @@
 // shared out evenly: a last tile of one or two would leave the multipliers waiting for each other's sums.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "vec.hpp"
@@ -128,7 +129,8 @@ inline void gemm_columns(Matrix a, const B& b, C c, bool onto, int m, int k_coun
 template <class B, class C>
 inline void gemm(Matrix a, B b, C c, bool onto, int m, int k_count, int n) {
   while (n > 0) {
-    const int registers = n >= kTileColumns * W ? kTileColumns : (n + W - 1) / W;
+    const int all = (n + W - 1) / W;  // of four, two and two: the sums of a single one wait for each other
+    const int registers = all == kTileColumns + 1 ? all - all / 2 : std::min(all, kTileColumns);
     const int lanes = n >= registers * W ? W : n - (registers - 1) * W;
     if (registers == 3)
       gemm_columns<3>(a, b, c, onto, m, k_count, lanes);
