@@ -91,8 +91,10 @@ class DenseBytes final : public Weight {
     uint8_t* bytes = arena.take<uint8_t>(stride * lanes);
     float* scales = arena.take<float>(static_cast<size_t>(lanes));
     for (int lane = 0; lane < lanes; ++lane) {
-      scales[lane] = to_bytes(x + static_cast<size_t>(lane) * columns, columns, bytes + lane * stride);
-      if (scales[lane] < 0.0f) return {bytes, nullptr, stride};
+      uint8_t* const values = bytes + lane * stride;
+      const Digits digits = Digits::one(x + static_cast<size_t>(lane) * columns, columns, &values);
+      if (digits.count == 0) return {bytes, nullptr, stride};
+      scales[lane] = digits.scale;
     }
     return {bytes, scales, stride};
   }

@@ -31,13 +31,13 @@ class Sparse final : public Weight {
       for (int64_t i = starts[r]; i < starts[r + 1]; ++i)
         entries.push_back({r, static_cast<Index>(column_of[i]), values[i]});
     if constexpr (kPanels && kBytes && sizeof(T) == 1) {
-      if (fast_ && columns <= kMostByteColumns) {
-        one_ = SparsePanels<T, Index, true>::from(entries, rows, columns);
+      if (columns <= kMostByteColumns) {
+        one_ = SparsePanels<T, Index, true>::from(entries, rows, columns, !fast_);
         return;
       }
     }
     if constexpr (kPanels)
-      one_ = SparsePanels<T, Index, false>::from(entries, rows, columns);
+      one_ = SparsePanels<T, Index, false>::from(entries, rows, columns, true);
     else
       one_ = SparseSlices<T, Index>::from(entries);
   }
@@ -50,7 +50,7 @@ class Sparse final : public Weight {
   }
 
   int most_singly() const override {
-    return std::visit([](const auto& one) { return one.kMostSingly; }, one_);
+    return std::visit([](const auto& one) { return one.most_singly(); }, one_);
   }
 
   // Slow: a weight that is there to be looked up is a SparseLookup.

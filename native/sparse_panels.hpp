@@ -8,11 +8,13 @@
 // others: both are put in the order of their counts first, so that there is less to fill up.
 //
 //   floats (exact): 32 columns, blocks of 64 rows: 64 slots are 4 permutes and 4 multiply-accumulates
-//   bytes  (fast): 256 columns, blocks of 16 rows: 64 slots are 2 permutes; the dot instruction adds up 4 of a row
+//   bytes: 256 columns, blocks of 16 rows: for each digit of x 64 slots are 4 permutes; the dot instruction adds up 4 of a row
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "bytes.hpp"
@@ -36,9 +38,9 @@ struct SparsePanels {
   static constexpr int kHeight = Bytes ? 16 : 64;  // rows of a block
   static constexpr int kEach = Bytes ? 4 : 1;      // slots of a row in a unit of 64
   static constexpr size_t kUnitBytes = 64 + 64 * sizeof(T);
-  static constexpr int kMostSingly = Bytes ? 5 : 3;  // of more lanes, rows take less time
 
   int rows = 0, columns = 0;
+  bool exact = false;  // of bytes: x in as many digits as float sums are good for
   std::vector<int32_t> place_of_row, column_at;  // in the order of counts; of whole registers
   std::vector<PanelRun> runs;
   std::vector<int32_t> block_of;  // run after run
@@ -46,6 +48,7 @@ struct SparsePanels {
   std::vector<int32_t> sums;  // of each row's values in units: bytes of x have an offset of 128
   SparseSlices<T, Index> rest;
 
+  int most_singly() const { return exact ? 3 : 5; }  // of more lanes, rows take less time
   int panels() const { return (columns + kWidth - 1) / kWidth; }
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const {
@@ -54,8 +57,9 @@ struct SparsePanels {
   }
 
   // Entries in the order of rows.
-  static SparsePanels from(std::vector<Entry<T, Index>> entries, int rows, int columns) {
+  static SparsePanels from(std::vector<Entry<T, Index>> entries, int rows, int columns, bool exact) {
     SparsePanels result;
+    result.exact = exact;
     result.rows = rows;
     result.columns = columns;
     result.put_in_order(entries);
@@ -134,20 +138,56 @@ struct SparsePanels {
 
   // Gives entries their places for rows and columns.
   void put_in_order(std::vector<Entry<T, Index>>& entries) {
-    std::vector<int> in_row(static_cast<size_t>(rows)), in_column(static_cast<size_t>(columns));
-    for (const auto& entry : entries) ++in_row[entry.row], ++in_column[entry.column];
-    place_of_row = inverse(order_of(in_row), rows);
+    std::vector<int> in_column(static_cast<size_t>(columns));
+    for (const auto& entry : entries) ++in_column[entry.column];
     column_at = order_of(in_column);
     const std::vector<int32_t> place_of_column = inverse(column_at, columns);
-    for (auto& entry : entries) {
-      entry.row = place_of_row[entry.row];
-      entry.column = static_cast<Index>(place_of_column[entry.column]);
-    }
+    for (auto& entry : entries) entry.column = static_cast<Index>(place_of_column[entry.column]);
+    place_of_row = inverse(alike(entries), rows);
+    for (auto& entry : entries) entry.row = place_of_row[entry.row];
     std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
       return a.row != b.row ? a.row < b.row : a.column < b.column;
     });
     place_of_row.resize((place_of_row.size() + 15) / 16 * 16);
     column_at.resize((column_at.size() + 15) / 16 * 16);
+  }
+
+  // Rows in an order that puts those into a block that need like numbers of slots in each panel: the first that is left,
+  // then, again and again, the one of the next few hundred that leaves the least empty.
+  std::vector<int32_t> alike(const std::vector<Entry<T, Index>>& entries) const {
+    constexpr int window = 512, added = kHeight / 4;  // what a slot more for the whole block counts, an empty one being 1
+    std::vector<int> in_row(static_cast<size_t>(rows));
+    std::vector<uint16_t> needs(static_cast<size_t>(rows) * panels());  // of each row, units in each panel
+    for (const auto& entry : entries) {
+      ++in_row[entry.row];
+      ++needs[static_cast<size_t>(entry.row) * panels() + entry.column / kWidth];
+    }
+    for (auto& need : needs) need = static_cast<uint16_t>((need + kEach - 1) / kEach);
+    std::vector<int32_t> left = order_of(in_row), order;
+    std::vector<uint16_t> block(static_cast<size_t>(panels()));
+    while (!left.empty()) {
+      const size_t few = std::min<size_t>(left.size(), window);
+      std::fill(block.begin(), block.end(), uint16_t{0});
+      for (int n = 0; n < std::min<int>(kHeight, static_cast<int>(left.size())); ++n) {
+        size_t best = 0;
+        int least = std::numeric_limits<int>::max();
+        for (size_t k = 0; n > 0 && k < few; ++k) {
+          if (left[k] < 0) continue;
+          const uint16_t* need = needs.data() + static_cast<size_t>(left[k]) * panels();
+          int cost = 0;
+          for (int p = 0; p < panels(); ++p) {
+            const int more = need[p] - block[p];
+            cost += more > 0 ? added * more : -more;
+          }
+          if (cost < least) best = k, least = cost;
+        }
+        const uint16_t* need = needs.data() + static_cast<size_t>(left[best]) * panels();
+        for (int p = 0; p < panels(); ++p) block[p] = std::max(block[p], need[p]);
+        order.push_back(std::exchange(left[best], -1));
+      }
+      left.erase(std::remove(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(few), -1), left.begin() + static_cast<std::ptrdiff_t>(few));
+    }
+    return order;
   }
 
   void fill_panel(const std::vector<Entry<T, Index>>& entries, std::vector<size_t>& next,
@@ -249,32 +289,51 @@ inline void float_units(const std::vector<PanelRun>&, const int32_t*, const uint
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 
-inline void byte_units(const std::vector<PanelRun>& runs, const int32_t* block, const uint8_t* unit, const uint8_t* x,
-                       int32_t* totals) {
+// Sums of the first digits in `totals`; of all others, the last one counting 1, in `lower`.
+template <int D>
+inline void byte_units(const std::vector<PanelRun>& runs, const int32_t* block, const uint8_t* unit, uint8_t* const* x,
+                       int32_t* totals, float* lower) {
   for (const PanelRun& run : runs) {
-    const uint8_t* from = x + run.panel * 256;
-    const __m512i a = _mm512_load_si512(from), b = _mm512_load_si512(from + 64);
-    const __m512i c = _mm512_load_si512(from + 128), d = _mm512_load_si512(from + 192);
+    __m512i table[D][4];
+#pragma GCC unroll 4
+    for (int d = 0; d < D; ++d)
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) table[d][k] = _mm512_load_si512(x[d] + run.panel * 256 + k * 64);
     for (int k = 0; k < run.blocks; ++k) {
-      int32_t* to = totals + static_cast<size_t>(*block++) * 16;
-      __m512i total = _mm512_load_si512(to);
+      const size_t to = static_cast<size_t>(*block++) * 16;
+      __m512i total[D] = {_mm512_load_si512(totals + to)};
+#pragma GCC unroll 4
+      for (int d = 1; d < D; ++d) total[d] = _mm512_setzero_si512();
       for (int n = run.units; n > 0; --n, unit += 128) {
         _mm_prefetch(unit + 1024, _MM_HINT_T0);
         _mm_prefetch(unit + 1088, _MM_HINT_T0);
-        const __m512i i = _mm512_load_si512(unit);  // 7 bits choose within a pair of registers, the eighth the pair
-        const __m512i low = _mm512_permutex2var_epi8(a, i, b), high = _mm512_permutex2var_epi8(c, i, d);
-        const __m512i u = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(i), high);
-        total = _mm512_dpbusd_epi32(total, u, _mm512_load_si512(unit + 64));
+        // 6 bits of an index choose within a register, two more the register.
+        const __m512i i = _mm512_load_si512(unit), values = _mm512_load_si512(unit + 64);
+        const __mmask64 second = _mm512_movepi8_mask(i), odd = _mm512_movepi8_mask(_mm512_add_epi8(i, i));
+#pragma GCC unroll 4
+        for (int d = 0; d < D; ++d) {
+          const __m512i(&from)[4] = table[d];
+          __m512i u = _mm512_mask_permutexvar_epi8(_mm512_permutexvar_epi8(i, from[0]), odd, i, from[1]);
+          if constexpr (D == 1) {  // in two halves, as there is nothing else to do while a permute takes its time
+            const __m512i v = _mm512_mask_permutexvar_epi8(_mm512_permutexvar_epi8(i, from[2]), odd, i, from[3]);
+            u = _mm512_mask_mov_epi8(u, second, v);
+          } else {
+            u = _mm512_mask_permutexvar_epi8(u, second, i, from[2]);
+            u = _mm512_mask_permutexvar_epi8(u, _kand_mask64(second, odd), i, from[3]);
+          }
+          total[d] = _mm512_dpbusd_epi32(total[d], u, values);
+        }
       }
-      _mm512_store_si512(to, total);
+      _mm512_store_si512(totals + to, total[0]);
+      if constexpr (D > 1) {
+        __m512 sum = _mm512_cvtepi32_ps(total[1]);
+#pragma GCC unroll 4
+        for (int d = 2; d < D; ++d) sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(total[d]));
+        _mm512_store_ps(lower + to, _mm512_add_ps(_mm512_load_ps(lower + to), sum));
+      }
     }
   }
 }
-
-#else
-
-inline float to_bytes(const float*, int, uint8_t*) { return -1.0f; }
-inline void byte_units(const std::vector<PanelRun>&, const int32_t*, const uint8_t*, const uint8_t*, int32_t*) {}
 
 #endif
 
@@ -297,13 +356,30 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
   float* totals = arena.take<float>(height);
   float scale = 1.0f;
   if constexpr (Bytes) {
-    uint8_t* bytes = arena.take<uint8_t>(padded);
-    std::memset(bytes, kByteZero, padded);
-    scale = to_bytes(ordered, columns, bytes);
-    if (scale < 0.0f) return false;
-    int32_t* whole = reinterpret_cast<int32_t*>(totals);
-    for (size_t r = 0; r < height; ++r) whole[r] = -kByteZero * sums[r];
-    byte_units(runs, block_of.data(), units.data(), bytes, whole);
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+    uint8_t* bytes[kMostDigits];
+    for (uint8_t*& digit : bytes) {
+      digit = arena.take<uint8_t>(padded);
+      std::memset(digit + padded - kWidth, 0, kWidth);
+    }
+    const Digits digits = exact ? Digits::enough(ordered, columns, bytes) : Digits::one(ordered, columns, bytes);
+    if (digits.count == 0) return false;
+    int32_t* first = arena.take<int32_t>(height);
+    for (size_t r = 0; r < height; ++r) first[r] = -kByteZero * sums[r];
+    if (digits.count > 1) std::memset(totals, 0, sizeof(float) * height);
+    const auto units_of = [&](auto count) {
+      if (digits.count == count) byte_units<count>(runs, block_of.data(), units.data(), bytes, first, totals);
+    };
+    units_of(std::integral_constant<int, 1>());
+    units_of(std::integral_constant<int, 3>());
+    units_of(std::integral_constant<int, 4>());
+    scale = digits.scale;
+    const float place = std::ldexp(1.0f, 8 * (digits.count - 1));  // what the first digit counts
+    for (size_t r = 0; r < height; r += 16) {
+      const __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(first + r));
+      _mm512_store_ps(totals + r, digits.count == 1 ? sum : _mm512_fmadd_ps(sum, _mm512_set1_ps(place), _mm512_load_ps(totals + r)));
+    }
+#endif
   } else {
     std::memset(totals, 0, sizeof(float) * height);
     float_units<T>(runs, block_of.data(), units.data(), ordered, totals);
@@ -311,7 +387,7 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
   for (int r = 0; r < rows; r += W) {
     const int count = std::min(W, rows - r);
     const Vec<W> total = from_places(totals, place_of_row.data() + r);
-    Vec<W> part = scale * (Bytes ? __builtin_convertvector((IntVec<W>)total, Vec<W>) : total);
+    Vec<W> part = scale * total;
     if (scales != nullptr) part *= load_first(scales + r, count);
     store_first(y + r, load_first(y + r, count) + part, count);
   }

@@ -14,12 +14,12 @@ namespace dopant {
 template <class T, class Index>
 struct SparseSlices {
   static constexpr int kSlice = W;
-  static constexpr int kMostSingly = 1;  // of more lanes, rows take less time
   std::vector<int32_t> rows;    // of each lane of each slice, sorted by length; -1 beyond the last
   std::vector<int32_t> starts;  // of each slice, in entries a lane, and the end
   std::vector<Index> columns;
   std::vector<T> values;
 
+  int most_singly() const { return 1; }  // of more lanes, rows take less time
   size_t bytes() const {
     return (rows.size() + starts.size()) * 4 + columns.size() * sizeof(Index) + values.size() * sizeof(T);
   }
