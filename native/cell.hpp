@@ -60,6 +60,12 @@ inline Vec<W> biases(const float* bias) {
   return v;
 }
 
+// What is read and written after the cell, from and to memory that no kernel has touched for long: the cell, which waits
+// for arithmetic only, has it brought into the second-level cache. A line for each register of a batch of W and more.
+struct Soon {
+  const float *read = nullptr, *written = nullptr;  // may be null
+};
+
 // The cell of `hidden` features with so many lanes each: gates i f g o and their biases, c before and after, and h, which
 // is written to two places: the next layer's input and this one's next. L: lanes, but W for W and more.
 template <int L, bool Fast>
@@ -67,11 +73,14 @@ struct Cell {
   const float *gates, *bias, *c_before;
   float *c, *h, *again;
   int hidden, lanes;
+  Soon soon = {};
 
   // The next register, and the feature and the lane that it begins with.
   size_t at = 0, size = static_cast<size_t>(hidden) * lanes;
   int feature = 0, lane = 0;
   void advance() {
+    if (L >= W && soon.read != nullptr) __builtin_prefetch(soon.read + at, 0, 2);
+    if (L >= W && soon.written != nullptr) __builtin_prefetch(soon.written + at, 1, 2);
     at += W;
     if (L < W) feature += W / L;
     if (L >= W && (lane += W) == lanes) lane = 0, ++feature;
@@ -86,7 +95,8 @@ struct Cell {
     store<W>(again + place, value);
   }
 
-  // σ(a) = 1 / (1 + e^-a), tanh(b) = m / (2 - m) with m = 1 - e^-2b; a product of the two takes one division.
+  // σ(a) = 1 / (1 + e^-a), tanh(b) = m / (2 - m) with m = 1 - e^-2b; a product of the two takes one division, and so does
+  // c' = c σ(f) + σ(i) tanh(g), over the product of all three.
   // Of K registers, G of them side by side: eight chains keep two multipliers busy.
   template <int K, int G>
   void step_exact() {
@@ -105,8 +115,8 @@ struct Cell {
 #pragma GCC unroll 2
       for (int j = 0; j < G; ++j) {
         const Vec<W> m = e.from_one(4 * j + 2);
-        kept[j] *= reciprocal<W>(1.0f + e.value(4 * j + 1));
-        next[k + j] = kept[j] + m * reciprocal<W>((1.0f + e.value(4 * j)) * (2.0f - m));
+        const Vec<W> f = 1.0f + e.value(4 * j + 1), ig = (1.0f + e.value(4 * j)) * (2.0f - m);
+        next[k + j] = (kept[j] * ig + m * f) * reciprocal<W>(f * ig);
         store<W>(c + first + (k + j) * W, next[k + j]);
         output[k + j] = 1.0f + e.value(4 * j + 3);
       }
@@ -162,19 +172,19 @@ struct Cell {
 
 template <bool Fast>
 inline void cell_of(const float* gates, const float* bias, const float* c_before, float* c, float* h, float* again,
-                    int hidden, int lanes) {
+                    int hidden, int lanes, Soon soon) {
   if (lanes == 1) return Cell<1, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
   if (lanes == 4) return Cell<4, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
   if (lanes == 8) return Cell<8, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
-  Cell<16, Fast>{gates, bias, c_before, c, h, again, hidden, lanes}.run();
+  Cell<16, Fast>{gates, bias, c_before, c, h, again, hidden, lanes, soon}.run();
 }
 
 // `bias` can be read for a register beyond its end.
 inline void cell(const float* gates, const float* bias, const float* c_before, float* c, float* h, float* again, int hidden,
-                 int lanes, bool fast) {
+                 int lanes, bool fast, Soon soon = {}) {
   if constexpr (kCurves)
-    if (fast) return cell_of<true>(gates, bias, c_before, c, h, again, hidden, lanes);
-  cell_of<false>(gates, bias, c_before, c, h, again, hidden, lanes);
+    if (fast) return cell_of<true>(gates, bias, c_before, c, h, again, hidden, lanes, soon);
+  cell_of<false>(gates, bias, c_before, c, h, again, hidden, lanes, soon);
 }
 
 }  // namespace dopant

@@ -144,6 +144,7 @@ class Lstm {
       const size_t h_size = static_cast<size_t>(layer.outputs()) * lanes, size = h_size + static_cast<size_t>(layer.hidden) * lanes;
       Direction d{layer, room.outputs[level], room.outputs[level + 1] + direction * h_size, h_size * directions_,
                   room.joint[i], steps, lanes, direction == 1, fast_};
+      if (i == 0) d.soon = {last ? nullptr : part.x + static_cast<size_t>(steps) * part.batch * inputs(), part.y};
       d.run(before, after, last, arena);
       if (before != nullptr) before += size;
       after += size;
@@ -164,9 +165,17 @@ class Lstm {
     float* joint;
     int steps, lanes;
     bool backward, fast;
+    Soon soon = {};  // after all of the steps
 
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
+
+    // The n-th part of it.
+    Soon soon_of(int n) const {
+      const size_t first = static_cast<size_t>(n) * layer.hidden * lanes;
+      const auto from = [=](const float* p) { return p == nullptr ? p : p + first; };
+      return {from(soon.read), from(soon.written)};
+    }
 
     // The states before and after: h, then c.
     void run(const float* before, float* after, bool last, Arena& arena) {
@@ -189,7 +198,7 @@ class Lstm {
         }
         float* next = last && n + 1 == steps ? after : kept;
         float *first = layer.projection ? hidden : h, *second = layer.projection ? hidden : next;
-        cell(gates, layer.bias.data(), c, after + h_size, first, second, layer.hidden, lanes, fast);
+        cell(gates, layer.bias.data(), c, after + h_size, first, second, layer.hidden, lanes, fast, soon_of(n));
         if (layer.projection) {
           layer.projection->set(hidden, h, lanes);
           std::memcpy(next, h, sizeof(float) * h_size);
