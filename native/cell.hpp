@@ -19,10 +19,10 @@ struct Exponentials {
     // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits; 127 more, and they are an exponent.
     constexpr float magic = 12582912.0f + 127.0f;
     Vec<W> within[K], shifted[K], r[K], p[K];
-    // Beyond these powers of two σ and tanh are at their ends but for 2^-57, and the square of the larger one is still a number.
+    // Beyond these powers of two σ and tanh are at their ends but for 2^-41, and the cube of the larger one is still a number.
     const auto limit = [&](int k, float power) { return power / (kLog2e * factor(k)); };
-    each([&](int k) { within[k] = at_most<W>(x[k], std::max(limit(k, -115.0f), limit(k, 57.0f))); });
-    each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 57.0f))); });
+    each([&](int k) { within[k] = at_most<W>(x[k], std::max(limit(k, -115.0f), limit(k, 41.0f))); });
+    each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 41.0f))); });
     each([&](int k) { shifted[k] = within[k] * (kLog2e * factor(k)) + magic; });
     each([&](int k) { r[k] = within[k] * (kLog2e * factor(k)) - (shifted[k] - magic); });
     each([&](int k) { scale[k] = (Vec<W>)((IntVec<W>)shifted[k] << 23); });

@@ -166,6 +166,45 @@ inline void check_sparse() {
   }
 }
 
+// A single vector times 8-bit values, exact: however large some inputs are, each row is held to the sizes of what it sums up
+// itself, and to a millionth of the mean input.
+inline void check_magnitudes() {
+  Random random(7);
+  const int rows = 67, columns = 300;
+  const Case c = sparse("", Pattern(rows, columns, [](int r) { return r % 40; }, random), false, Values::kInt8, random);
+  const auto even = random.values(columns);
+  const auto with = [&](const char* name, auto change) {
+    std::vector<float> x = even, y(rows);
+    for (int j = 0; j < columns; ++j) x[j] = change(x[j], j);
+    check(dopant_linear(c.handle.get(), nullptr, x.data(), 1, y.data()) == 0, "%s", dopant_error());
+    double mean = 0.0, others = 0.0;
+    for (const float v : x) mean += std::fabs(double{v}), others += v != 0.0f;
+    mean /= std::max(others, 1.0);
+    for (int i = 0; i < rows; ++i) {
+      double wanted = 0.0, size = 0.0, weight = 0.0;
+      for (int j = 0; j < columns; ++j) {
+        wanted += c.dense.at(i, j) * x[j];
+        size += std::fabs(c.dense.at(i, j) * x[j]);
+        weight += std::fabs(c.dense.at(i, j));
+      }
+      const double allowed = 4e-7 * size + weight * mean / (1 << 20) + 1e-44;
+      check(std::fabs(y[i] - wanted) <= allowed, "%s, %s, row %d: %.9g, not %.9g (± %.2g)", c.name.c_str(), name, i, y[i],
+            wanted, allowed);
+    }
+  };
+  const auto one_of = [](float large) { return [=](float v, int j) { return j == 77 ? large : v; }; };
+  with("as they are", [](float v, int) { return v; });
+  with("one of 1", one_of(1.0f));  // a power of two, and the number below it, which is rounded up to it
+  with("one of almost 1", one_of(0.99999994f));
+  with("one of -1", one_of(-1.0f));
+  for (const float large : {30.0f, 900.0f, 3e4f, -3e9f, 3e34f}) with("one large", one_of(large));
+  with("one alone", [](float v, int j) { return j == 5 ? v : 0.0f; });
+  with("zeros", [](float, int) { return 0.0f; });
+  for (const float size : {1e-12f, 1e-24f, 1e-30f, 1e-38f, 1e-42f, 1e30f, 2e34f})
+    with("all of a size", [=](float v, int) { return v * size; });
+  with("of all sizes", [](float v, int j) { return std::ldexp(v, j % 60 - 30); });
+}
+
 // As large as in an LSTM; the bound of the other cases would allow more.
 inline void check_fast_kronecker(Random& random) {
   const Case c = kronecker(1, {52, 26, 50, 50}, true, random);

@@ -54,6 +54,7 @@ int main(int count, char** arguments) {
   check_dense();
   check_large_dense();
   check_sparse();
+  check_magnitudes();
   check_kronecker();
   check_composed();
   check_lstms();
