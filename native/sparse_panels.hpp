@@ -143,7 +143,9 @@ struct SparsePanels {
     column_at = order_of(in_column);
     const std::vector<int32_t> place_of_column = inverse(column_at, columns);
     for (auto& entry : entries) entry.column = static_cast<Index>(place_of_column[entry.column]);
-    place_of_row = inverse(alike(entries), rows);
+    std::vector<int> in_row(static_cast<size_t>(rows));
+    for (const auto& entry : entries) ++in_row[entry.row];
+    place_of_row = inverse(Bytes ? alike(entries, order_of(in_row)) : order_of(in_row), rows);
     for (auto& entry : entries) entry.row = place_of_row[entry.row];
     std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
       return a.row != b.row ? a.row < b.row : a.column < b.column;
@@ -152,40 +154,37 @@ struct SparsePanels {
     column_at.resize((column_at.size() + 15) / 16 * 16);
   }
 
-  // Rows in an order that puts those into a block that need like numbers of slots in each panel: the first that is left,
-  // then, again and again, the one of the next few hundred that leaves the least empty.
-  std::vector<int32_t> alike(const std::vector<Entry<T, Index>>& entries) const {
-    constexpr int window = 512, added = kHeight / 4;  // what a slot more for the whole block counts, an empty one being 1
-    std::vector<int> in_row(static_cast<size_t>(rows));
-    std::vector<uint16_t> needs(static_cast<size_t>(rows) * panels());  // of each row, units in each panel
-    for (const auto& entry : entries) {
-      ++in_row[entry.row];
-      ++needs[static_cast<size_t>(entry.row) * panels() + entry.column / kWidth];
-    }
-    for (auto& need : needs) need = static_cast<uint16_t>((need + kEach - 1) / kEach);
-    std::vector<int32_t> left = order_of(in_row), order;
-    std::vector<uint16_t> block(static_cast<size_t>(panels()));
+  // Rows in an order that puts those into a block that need like numbers of units in each panel: the first that is left,
+  // then, again and again, the one of the next few hundred that leaves the fewest slots empty.
+  std::vector<int32_t> alike(const std::vector<Entry<T, Index>>& entries, std::vector<int32_t> left) const {
+    constexpr size_t kWindow = 512;
+    constexpr int kMore = 4;  // a unit more, which other rows of the block may need too, counts as so many for this row in vain
+    const size_t width = static_cast<size_t>(panels());
+    std::vector<int16_t> needed(static_cast<size_t>(rows) * width), block(width);
+    for (const auto& entry : entries) ++needed[entry.row * width + entry.column / kWidth];
+    for (int16_t& units : needed) units = static_cast<int16_t>((units + kEach - 1) / kEach);
+    std::vector<int32_t> order;
     while (!left.empty()) {
-      const size_t few = std::min<size_t>(left.size(), window);
-      std::fill(block.begin(), block.end(), uint16_t{0});
-      for (int n = 0; n < std::min<int>(kHeight, static_cast<int>(left.size())); ++n) {
-        size_t best = 0;
+      const auto end = left.begin() + static_cast<std::ptrdiff_t>(std::min(kWindow, left.size()));
+      std::fill(block.begin(), block.end(), int16_t{0});
+      for (auto best = left.begin(); best != end;) {
+        const int16_t* of_best = &needed[*best * width];
+        for (size_t p = 0; p < width; ++p) block[p] = std::max(block[p], of_best[p]);
+        order.push_back(std::exchange(*best, -1));
+        if (order.size() % kHeight == 0) break;
+        best = end;
         int least = std::numeric_limits<int>::max();
-        for (size_t k = 0; n > 0 && k < few; ++k) {
-          if (left[k] < 0) continue;
-          const uint16_t* need = needs.data() + static_cast<size_t>(left[k]) * panels();
+        for (auto row = left.begin(); row != end; ++row) {
+          if (*row < 0) continue;
           int cost = 0;
-          for (int p = 0; p < panels(); ++p) {
-            const int more = need[p] - block[p];
-            cost += more > 0 ? added * more : -more;
+          for (size_t p = 0; p < width; ++p) {
+            const int more = needed[*row * width + p] - block[p];
+            cost += more > 0 ? kMore * more : -more;
           }
-          if (cost < least) best = k, least = cost;
+          if (cost < least) best = row, least = cost;
         }
-        const uint16_t* need = needs.data() + static_cast<size_t>(left[best]) * panels();
-        for (int p = 0; p < panels(); ++p) block[p] = std::max(block[p], need[p]);
-        order.push_back(std::exchange(left[best], -1));
       }
-      left.erase(std::remove(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(few), -1), left.begin() + static_cast<std::ptrdiff_t>(few));
+      left.erase(std::remove(left.begin(), end, -1), end);
     }
     return order;
   }
@@ -386,10 +385,10 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
   }
   for (int r = 0; r < rows; r += W) {
     const int count = std::min(W, rows - r);
+    Vec<W> unit = all<W>(scale);
+    if (scales != nullptr) unit *= load_first(scales + r, count);
     const Vec<W> total = from_places(totals, place_of_row.data() + r);
-    Vec<W> part = scale * total;
-    if (scales != nullptr) part *= load_first(scales + r, count);
-    store_first(y + r, load_first(y + r, count) + part, count);
+    store_first(y + r, load_first(y + r, count) + unit * total, count);
   }
   return true;
 }
