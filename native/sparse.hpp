@@ -142,7 +142,11 @@ class Sparse final : public Weight {
   const bool fast_;
   const std::vector<float> scales_;
   OneLane one_;
-  mutable Made<float> for_8_, for_16_, for_32_;
+  // Of 8 lanes, where reading the entries from the second-level cache counts, values take half the room; with more it is
+  // the arithmetic that counts, and floats need less.
+  using For8 = std::conditional_t<sizeof(T) == 1 && kBytes, Upper, float>;
+  mutable Made<For8> for_8_;
+  mutable Made<float> for_16_, for_32_;
   mutable Made<Shifted> shorts_;
   mutable Made<int8_t> bytes_;
 };
