@@ -5,10 +5,12 @@
 // register of slots. Rows with more non-zeros than slots leave the rest to slices, rows with fewer hold zeros: the
 // number of slots is chosen, block by block, to cost least. Blocks with equal numbers follow each other, so that the
 // processor foresees where each ends. In trained overlays some rows and columns have many times the non-zeros of
-// others: both are put in the order of their counts first, so that there is less to fill up.
+// others: columns are put in the order of their counts, and rows beside those that need like numbers of slots in each
+// panel, so that there is less to fill up.
 //
-//   floats (exact): 32 columns, blocks of 64 rows: 64 slots are 4 permutes and 4 multiply-accumulates
-//   bytes: 256 columns, blocks of 16 rows: for each digit of x 64 slots are 4 permutes; the dot instruction adds up 4 of a row
+//   floats: 32 columns, blocks of 64 rows: 64 slots are 4 permutes and 4 multiply-accumulates
+//   bytes (values of 8 bits): 256 columns, blocks of 16 rows: 64 slots are 4 permutes and a dot instruction, which adds up
+//   4 of a row, for each digit of x (bytes.hpp): one in fast, three or four in exact
 #pragma once
 
 #include <algorithm>
@@ -41,11 +43,11 @@ struct SparsePanels {
 
   int rows = 0, columns = 0;
   bool exact = false;  // of bytes: x in as many digits as float sums are good for
-  std::vector<int32_t> place_of_row, column_at;  // in the order of counts; of whole registers
+  std::vector<int32_t> place_of_row, column_at;  // of whole registers
   std::vector<PanelRun> runs;
   std::vector<int32_t> block_of;  // run after run
   AlignedVector<uint8_t> units;  // unit after unit: 64 bytes of index, 64 values
-  std::vector<int32_t> sums;  // of each row's values in units: bytes of x have an offset of 128
+  std::vector<int32_t> sums;  // of each row's values in units: first digits of x have an offset of 128
   SparseSlices<T, Index> rest;
 
   int most_singly() const { return exact ? 3 : 5; }  // of more lanes, rows take less time
