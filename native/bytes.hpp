@@ -27,24 +27,23 @@ constexpr int kMostDigits = 4;
 // A mask of the first of 16 lanes, as many as are left.
 inline __mmask16 lanes_left(int left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1u); }
 
-// The magnitudes of a vector: the largest as bits, so that a NaN counts as larger than any number, and the mean of those
-// that are not zero.
-struct Magnitudes {
-  int32_t largest;
-  float mean;
+// Exponents of the numbers of a vector, with their offset of 127: of the largest, 255 if a value is not finite, and on
+// average over those that are not zero. An average of magnitudes would follow a single large one.
+struct Exponents {
+  int largest, mean;
 
-  Magnitudes(const float* x, int count) {
-    __m512i most = _mm512_setzero_si512();
-    __m512 sum = _mm512_setzero_ps();
+  Exponents(const float* x, int count) {
+    __m512i most = _mm512_setzero_si512(), sum = most;
     int others = 0;
     for (int i = 0; i < count; i += 16) {
-      const __m512i size = _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_left(count - i), x + i), _mm512_set1_epi32(0x7fffffff));
-      most = _mm512_max_epi32(most, size);
-      sum = _mm512_add_ps(sum, _mm512_castsi512_ps(size));
+      const __m512i bits = _mm512_maskz_loadu_epi32(lanes_left(count - i), x + i);
+      const __m512i size = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)), exponent = _mm512_srli_epi32(size, 23);
+      most = _mm512_max_epi32(most, exponent);
+      sum = _mm512_add_epi32(sum, exponent);
       others += __builtin_popcount(_mm512_test_epi32_mask(size, size));
     }
     largest = _mm512_reduce_max_epi32(most);
-    mean = _mm512_reduce_add_ps(sum) / static_cast<float>(std::max(1, others));
+    mean = _mm512_reduce_add_epi32(sum) / std::max(1, others);
   }
 };
 
@@ -65,35 +64,49 @@ inline void to_digits(const float* x, int count, float factor, uint8_t* const* b
 }
 
 struct Digits {
-  int count;    // of each number; 0 if they cannot stand for x
+  int count;    // of each number; 0 if a value of x is not finite
   float scale;  // of the numbers
+  bool all;     // that is left of x
 
-  // For fast: one digit, none if a value is not finite.
+  // For fast: one digit.
   static Digits one(const float* x, int count, uint8_t* const* bytes) {
-    const Magnitudes sizes(x, count);
-    if (sizes.largest >= 0x7f800000) return {0, 0.0f};
+    const __m512i sign = _mm512_set1_epi32(0x7fffffff);
+    __m512i largest = _mm512_setzero_si512();  // as integers, so that a NaN counts as larger than any number
+    for (int i = 0; i < count; i += 16)
+      largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_left(count - i), x + i), sign));
+    const int32_t bits = _mm512_reduce_max_epi32(largest);
+    if (bits >= 0x7f800000) return {0, 0.0f, true};
     float most;
-    std::memcpy(&most, &sizes.largest, 4);
+    std::memcpy(&most, &bits, 4);
     const float scale = most > 1e-30f ? most / 127.0f : 1.0f;
     to_digits<1>(x, count, 1.0f / scale, bytes);
-    return {1, scale};
+    return {1, scale, true};
   }
 
-  // For exact: so many that what rounding takes, half a unit of the lowest digit, is 2^-20 of the mean magnitude at most,
-  // less than the sums of floats lose. Scales are powers of two, so nothing else is rounded. None where four digits do
-  // not do: a value is not finite, or the largest is thousands of times the mean, or all are tiny.
-  static Digits enough(const float* x, int count, uint8_t* const* bytes) {
-    const Magnitudes sizes(x, count);
-    const int exponent = sizes.largest == 0 ? 0 : (sizes.largest >> 23) - 126;  // x < 2^exponent
-    if (sizes.largest >= 0x7f800000 || exponent < -80) return {0, 0.0f};
-    const float limit = std::ldexp(1.0f, exponent);
-    if (sizes.largest == 0 || limit <= 16.0f * sizes.mean) {
-      to_digits<3>(x, count, std::ldexp(1.0f, 23 - exponent), bytes);
-      return {3, std::ldexp(1.0f, exponent - 23)};
+  // For exact: three digits, or four, such that half a unit of the lowest is 2^-19 of the numbers' average size at most,
+  // as the logarithm goes. Scales are powers of two, so nothing else is rounded. Where four are not enough, x is done in
+  // turns: the numbers within 2^-12 of the largest come first, and x is left with zeros in their places. Whole registers
+  // of x are written.
+  static Digits enough(float* x, int count, uint8_t* const* bytes, float* room) {
+    constexpr int kThree = 5, kFour = 12, kLeast = 36;  // of numbers that small, 2^-90, 2^-122 may be rounded away
+    const Exponents exponents(x, count);
+    if (exponents.largest == 255) return {0, 0.0f, true};
+    const int above = std::max(exponents.largest + 1, kLeast), spread = above - exponents.mean;  // x < 2^(above - 127)
+    const auto power = [=](int exponent) { return std::ldexp(1.0f, exponent); };
+    if (exponents.largest == 0 || spread <= kThree) {
+      to_digits<3>(x, count, power(23 + 127 - above), bytes);
+      return {3, power(above - 127 - 23), true};
     }
-    if (limit > 4096.0f * sizes.mean) return {0, 0.0f};
-    to_digits<4>(x, count, std::ldexp(1.0f, 31 - exponent), bytes);
-    return {4, std::ldexp(1.0f, exponent - 31)};
+    const bool all = spread <= kFour || above == kLeast;
+    const __m512 limit = _mm512_set1_ps(all ? 0.0f : power(above - 127 - kFour)), zero = _mm512_setzero_ps();
+    for (int i = 0; i < count; i += 16) {
+      const __m512 v = _mm512_maskz_loadu_ps(lanes_left(count - i), x + i);
+      const __mmask16 now = _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
+      _mm512_storeu_ps(room + i, _mm512_mask_mov_ps(zero, now, v));
+      _mm512_storeu_ps(x + i, _mm512_mask_mov_ps(v, now, zero));
+    }
+    to_digits<4>(room, count, power(31 + 127 - above), bytes);
+    return {4, power(above - 127 - 31), all};
   }
 };
 

@@ -353,44 +353,52 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
   const size_t padded = static_cast<size_t>(panels()) * kWidth, height = static_cast<size_t>(blocks()) * kHeight;
   float* ordered = arena.take<float>(padded);
   for (int k = 0; k < columns; k += W) store<W>(ordered + k, from_places(x, column_at.data() + k));
-  std::memset(ordered + columns, 0, sizeof(float) * (padded - columns));
   float* totals = arena.take<float>(height);
-  float scale = 1.0f;
-  if constexpr (Bytes) {
+  // y += scale · totals
+  const auto put = [&](float scale) {
+    for (int r = 0; r < rows; r += W) {
+      const int count = std::min(W, rows - r);
+      Vec<W> unit = all<W>(scale);
+      if (scales != nullptr) unit *= load_first(scales + r, count);
+      const Vec<W> total = from_places(totals, place_of_row.data() + r);
+      store_first(y + r, load_first(y + r, count) + unit * total, count);
+    }
+  };
+  if constexpr (!Bytes) {
+    std::memset(ordered + columns, 0, sizeof(float) * (padded - columns));
+    std::memset(totals, 0, sizeof(float) * height);
+    float_units<T>(runs, block_of.data(), units.data(), ordered, totals);
+    put(1.0f);
+  } else {
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
     uint8_t* bytes[kMostDigits];
     for (uint8_t*& digit : bytes) {
       digit = arena.take<uint8_t>(padded);
       std::memset(digit + padded - kWidth, 0, kWidth);
     }
-    const Digits digits = exact ? Digits::enough(ordered, columns, bytes) : Digits::one(ordered, columns, bytes);
-    if (digits.count == 0) return false;
+    float* room = arena.take<float>(padded);
     int32_t* first = arena.take<int32_t>(height);
-    for (size_t r = 0; r < height; ++r) first[r] = -kByteZero * sums[r];
-    if (digits.count > 1) std::memset(totals, 0, sizeof(float) * height);
-    const auto units_of = [&](auto count) {
-      if (digits.count == count) byte_units<count>(runs, block_of.data(), units.data(), bytes, first, totals);
-    };
-    units_of(std::integral_constant<int, 1>());
-    units_of(std::integral_constant<int, 3>());
-    units_of(std::integral_constant<int, 4>());
-    scale = digits.scale;
-    const float place = std::ldexp(1.0f, 8 * (digits.count - 1));  // what the first digit counts
-    for (size_t r = 0; r < height; r += 16) {
-      const __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(first + r));
-      _mm512_store_ps(totals + r, digits.count == 1 ? sum : _mm512_fmadd_ps(sum, _mm512_set1_ps(place), _mm512_load_ps(totals + r)));
+    for (bool all = false; !all;) {
+      const Digits digits = exact ? Digits::enough(ordered, columns, bytes, room) : Digits::one(ordered, columns, bytes);
+      if (digits.count == 0) return false;
+      all = digits.all;
+      for (size_t r = 0; r < height; ++r) first[r] = -kByteZero * sums[r];
+      if (digits.count > 1) std::memset(totals, 0, sizeof(float) * height);
+      const auto units_of = [&](auto count) {
+        if (digits.count == count) byte_units<count>(runs, block_of.data(), units.data(), bytes, first, totals);
+      };
+      units_of(std::integral_constant<int, 1>());
+      units_of(std::integral_constant<int, 3>());
+      units_of(std::integral_constant<int, 4>());
+      const float place = std::ldexp(1.0f, 8 * (digits.count - 1));  // what the first digit counts
+      for (size_t r = 0; r < height; r += 16) {
+        const __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(first + r));
+        _mm512_store_ps(totals + r,
+                        digits.count == 1 ? sum : _mm512_fmadd_ps(sum, _mm512_set1_ps(place), _mm512_load_ps(totals + r)));
+      }
+      put(digits.scale);
     }
 #endif
-  } else {
-    std::memset(totals, 0, sizeof(float) * height);
-    float_units<T>(runs, block_of.data(), units.data(), ordered, totals);
-  }
-  for (int r = 0; r < rows; r += W) {
-    const int count = std::min(W, rows - r);
-    Vec<W> unit = all<W>(scale);
-    if (scales != nullptr) unit *= load_first(scales + r, count);
-    const Vec<W> total = from_places(totals, place_of_row.data() + r);
-    store_first(y + r, load_first(y + r, count) + unit * total, count);
   }
   return true;
 }
