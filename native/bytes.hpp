@@ -2,7 +2,7 @@
 //
 // x ≈ scale · X with one scale for a lane's whole vector. X plus half of its range is a number of D digits of 8 bits,
 // d_0 the highest, so that W x = scale · Σ_i 256^(D-1-i) · W d_i, less 128 · row sums where i = 0: the dot instruction
-// wants unsigned times signed bytes, and its sums are exact.
+// wants unsigned times signed bytes, and its sums are whole numbers.
 #pragma once
 
 #include <algorithm>
@@ -48,14 +48,14 @@ struct Exponents {
 };
 
 // Whole numbers of D digits: the i-th of all of x in bytes[i], which has room for whole registers and is filled up with
-// zeros.
+// those of 0.
 template <int D>
 inline void to_digits(const float* x, int count, float factor, uint8_t* const* bytes) {
   const __m512i half = _mm512_set1_epi32(static_cast<int32_t>(1u << (8 * D - 1)));
   for (int i = 0; i < (count + 63) / 64 * 64; i += 16) {
     const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes_left(count - i), x + i), _mm512_set1_ps(factor));
     __m512i number = _mm512_cvtps_epi32(scaled);
-    if (D > 1 && D < 4) number = _mm512_min_epi32(number, _mm512_set1_epi32((1 << (8 * D - 1)) - 1));  // it was rounded up
+    if constexpr (D > 1 && D < 4) number = _mm512_min_epi32(number, _mm512_set1_epi32((1 << (8 * D - 1)) - 1));  // it was rounded up
     number = _mm512_add_epi32(number, half);
 #pragma GCC unroll 4
     for (int d = 0; d < D; ++d)

@@ -19,10 +19,10 @@ struct Exponentials {
     // 1.5 · 2^23: adding it rounds to a whole number, in the lowest bits; 127 more, and they are an exponent.
     constexpr float magic = 12582912.0f + 127.0f;
     Vec<W> within[K], shifted[K], r[K], p[K];
-    // Beyond these powers of two σ and tanh are at their ends but for 2^-41, and the cube of the larger one is still a number.
+    // Beyond these powers of two σ and tanh are at their ends but for 2^-57, and the square of the larger one is still a number.
     const auto limit = [&](int k, float power) { return power / (kLog2e * factor(k)); };
-    each([&](int k) { within[k] = at_most<W>(x[k], std::max(limit(k, -115.0f), limit(k, 41.0f))); });
-    each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 41.0f))); });
+    each([&](int k) { within[k] = at_most<W>(x[k], std::max(limit(k, -115.0f), limit(k, 57.0f))); });
+    each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 57.0f))); });
     each([&](int k) { shifted[k] = within[k] * (kLog2e * factor(k)) + magic; });
     each([&](int k) { r[k] = within[k] * (kLog2e * factor(k)) - (shifted[k] - magic); });
     each([&](int k) { scale[k] = (Vec<W>)((IntVec<W>)shifted[k] << 23); });
@@ -60,10 +60,10 @@ inline Vec<W> biases(const float* bias) {
   return v;
 }
 
-// What is read and written after the cell, from and to memory that no kernel has touched for long: the cell, which waits
-// for arithmetic only, has it brought into the second-level cache. A line for each register of a batch of W and more.
+// Addresses that the cell of a large batch prefetches from while it computes, as far as its own arrays reach: the inputs of
+// the next steps and the outputs of these, which no kernel has touched for long. Null for none.
 struct Soon {
-  const float *read = nullptr, *written = nullptr;  // may be null
+  const float *read = nullptr, *written = nullptr;
 };
 
 // The cell of `hidden` features with so many lanes each: gates i f g o and their biases, c before and after, and h, which
@@ -95,8 +95,7 @@ struct Cell {
     store<W>(again + place, value);
   }
 
-  // σ(a) = 1 / (1 + e^-a), tanh(b) = m / (2 - m) with m = 1 - e^-2b; a product of the two takes one division, and so does
-  // c' = c σ(f) + σ(i) tanh(g), over the product of all three.
+  // σ(a) = 1 / (1 + e^-a), tanh(b) = m / (2 - m) with m = 1 - e^-2b; a product of the two takes one division.
   // Of K registers, G of them side by side: eight chains keep two multipliers busy.
   template <int K, int G>
   void step_exact() {
@@ -115,8 +114,8 @@ struct Cell {
 #pragma GCC unroll 2
       for (int j = 0; j < G; ++j) {
         const Vec<W> m = e.from_one(4 * j + 2);
-        const Vec<W> f = 1.0f + e.value(4 * j + 1), ig = (1.0f + e.value(4 * j)) * (2.0f - m);
-        next[k + j] = (kept[j] * ig + m * f) * reciprocal<W>(f * ig);
+        kept[j] *= reciprocal<W>(1.0f + e.value(4 * j + 1));  // alone: an open gate keeps a state to the last bit
+        next[k + j] = kept[j] + m * reciprocal<W>((1.0f + e.value(4 * j)) * (2.0f - m));
         store<W>(c + first + (k + j) * W, next[k + j]);
         output[k + j] = 1.0f + e.value(4 * j + 3);
       }

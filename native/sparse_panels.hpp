@@ -42,7 +42,7 @@ struct SparsePanels {
   static constexpr size_t kUnitBytes = 64 + 64 * sizeof(T);
 
   int rows = 0, columns = 0;
-  bool exact = false;  // of bytes: x in as many digits as float sums are good for
+  bool exact = false;  // of bytes: x in as many digits as it takes, not one
   std::vector<int32_t> place_of_row, column_at;  // of whole registers
   std::vector<PanelRun> runs;
   std::vector<int32_t> block_of;  // run after run
@@ -64,6 +64,7 @@ struct SparsePanels {
     result.exact = exact;
     result.rows = rows;
     result.columns = columns;
+    if (entries.empty()) return result;
     result.put_in_order(entries);
     std::vector<size_t> next(static_cast<size_t>(rows) + 1);
     for (const auto& entry : entries) ++next[entry.row + 1];
@@ -89,6 +90,7 @@ struct SparsePanels {
   // f(row, column, value) for every entry that is not zero.
   template <class F>
   void each(F f) const {
+    if (place_of_row.empty()) return;
     const std::vector<int32_t> row_at = inverse(place_of_row, rows);
     each_in_units([&](int place, int column_place, T value) {
       f(row_at[place], static_cast<Index>(column_at[column_place]), value);
@@ -100,6 +102,7 @@ struct SparsePanels {
   bool apply(const float* scales, const float* x, float* y) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
+    if (place_of_row.empty()) return true;  // there is nothing
     if (!apply_units(scales, x, y, arena)) return false;
     rest.apply(scales, x, y);
     return true;

@@ -192,15 +192,15 @@ struct SparseRows {
       x = packed;
     }
     each_part(x, P * sizeof(float), [&](const Part& part) {
-      const Rows of{rows.data() + part.first, kUpper ? extra.data() + part.first : nullptr, part.count};
+      const Targets to{rows.data() + part.first, kUpper ? extra.data() + part.first : nullptr, part.count};
       if constexpr (kPairs && P == 8)
-        add_rows_of_8(part.x, part.offset, part.value, part.length, of, y, static_cast<size_t>(stride));
+        add_rows_of_8(part.x, part.offset, part.value, part.length, to, y, static_cast<size_t>(stride));
       else
-        add_rows<N, K>(part.x, part.offset, part.value, part.length, of, y, static_cast<size_t>(stride));
+        add_rows<N, K>(part.x, part.offset, part.value, part.length, to, y, static_cast<size_t>(stride));
     });
   }
 
-  struct Rows {
+  struct Targets {  // rows of y
     const int32_t* row;
     const float* scale;  // of upper halves, else null
     size_t count;
@@ -209,12 +209,12 @@ struct SparseRows {
   // y[row] += Σ value · x[place]. A function of its own, or the compiler runs out of registers.
   template <int N, int K>
   __attribute__((noinline)) static void add_rows(const char* x, const uint16_t* offset, const V* value, int length,
-                                                 Rows rows, float* y, size_t stride) {
+                                                 Targets targets, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
-    for (; rows.count > 0; --rows.count, ++rows.row) {
+    for (; targets.count > 0; --targets.count, ++targets.row) {
       constexpr int S = 4 / K;
       Vec<N> sums[S][K] = {};
-      float* to = y + *rows.row * stride;
+      float* to = y + *targets.row * stride;
 #pragma GCC unroll 2
       for (int k = 0; k < K && !kUpper; ++k) sums[0][k] = load<N>(to + k * N);
       for (int i = length; i >= 4; i -= 4, offset += 4, value += 4) {
@@ -232,10 +232,10 @@ struct SparseRows {
 #pragma GCC unroll 2
       for (int k = 0; k < K; ++k) {
         Vec<N> total = S == 2 ? sums[0][k] + sums[1][k] : (sums[0][k] + sums[1][k]) + (sums[2 % S][k] + sums[3 % S][k]);
-        if (kUpper) total = load<N>(to + k * N) + *rows.scale * total;
+        if (kUpper) total = load<N>(to + k * N) + *targets.scale * total;
         store<N>(to + k * N, total);
       }
-      if (kUpper) ++rows.scale;
+      if (kUpper) ++targets.scale;
     }
   }
 
@@ -244,9 +244,9 @@ struct SparseRows {
   static constexpr bool kPairs = true;
 
   __attribute__((noinline)) static void add_rows_of_8(const char* x, const uint16_t* offset, const V* value, int length,
-                                                      Rows rows, float* y, size_t stride) {
+                                                      Targets targets, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
-    for (; rows.count > 0; --rows.count, ++rows.row) {
+    for (; targets.count > 0; --targets.count, ++targets.row) {
       __m512 sums[4] = {};
       const auto add_four = [&](__m512* sums) __attribute__((always_inline)) {
         const __m128i four = kUpper ? _mm_loadu_si64(value) : _mm_loadu_si128(reinterpret_cast<const __m128i*>(value));
@@ -264,9 +264,9 @@ struct SparseRows {
       }
       const __m512 both = (sums[0] + sums[1]) + (sums[2] + sums[3]);
       const Vec<8> total = (Vec<8>)_mm512_castps512_ps256(both) + (Vec<8>)_mm512_extractf32x8_ps(both, 1);
-      float* to = y + *rows.row * stride;
-      store<8>(to, load<8>(to) + (kUpper ? *rows.scale * total : total));
-      if (kUpper) ++rows.scale;
+      float* to = y + *targets.row * stride;
+      store<8>(to, load<8>(to) + (kUpper ? *targets.scale * total : total));
+      if (kUpper) ++targets.scale;
     }
   }
 
@@ -286,6 +286,7 @@ struct SparseRows {
       return (__m512)_mm512_maskz_permutexvar_epi8(0xccccccccccccccccull, from, _mm512_castsi128_si512(values));
     }
 #endif
+    static_assert(!kUpper || dopant::kBytes, "a permute of bytes");
     const __m512i from = _mm512_inserti32x8(_mm512_set1_epi32(I), _mm256_set1_epi32(I + 1), 1);
     return _mm512_permutexvar_ps(from, _mm512_castsi512_ps(_mm512_castsi128_si512(values)));
   }

@@ -285,12 +285,17 @@ inline void check_composed() {
   const int64_t no_starts[4] = {};
   const int32_t no_column = 0;
   const float no_value = 0.0f;
-  const std::unique_ptr<void, void (*)(void*)> empty(dopant_sparse(3, 0, 0, no_starts, &no_column, &no_value),
-                                                     dopant_free_weight);
-  for (int batch : {1, 8, 40}) {
-    std::vector<float> out(static_cast<size_t>(3) * batch, 5.0f);
-    dopant_linear(empty.get(), nullptr, &no_value, batch, out.data());
-    check(std::count(out.begin(), out.end(), 0.0f) == 3 * batch, "no columns, batch %d", batch);
+  const int8_t no_level = 0;
+  const float scales[3] = {1.0f, 1.0f, 1.0f};
+  for (void* made : {dopant_sparse(3, 0, 0, no_starts, &no_column, &no_value),
+                     dopant_sparse_int8(3, 0, 0, no_starts, &no_column, &no_level, scales, 0),
+                     dopant_sparse_int8(3, 0, 0, no_starts, &no_column, &no_level, scales, 1)}) {
+    const std::unique_ptr<void, void (*)(void*)> empty(made, dopant_free_weight);
+    for (int batch : {1, 8, 40}) {
+      std::vector<float> out(static_cast<size_t>(3) * batch, 5.0f);
+      dopant_linear(empty.get(), nullptr, &no_value, batch, out.data());
+      check(std::count(out.begin(), out.end(), 0.0f) == 3 * batch, "no columns, batch %d", batch);
+    }
   }
   for (int rank : {1, 3, 16, 21}) check_weight(product(dense(37, rank, random), dense(rank, 29, random)), random);
   const Case low_rank = product(dense(20, 4, random), dense_int8(4, 42, false, random));

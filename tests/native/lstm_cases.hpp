@@ -280,7 +280,7 @@ inline void check_saturated() {
     float i, f, g, o, c, wanted_c, wanted_h;
   } cases[] = {{-20, 20, 0, 20, 3, 3, std::tanh(3.0f)}, {-20, 20, 20, 20, 0.5f, 0.5f, std::tanh(0.5f)},
                {0, 0, 0, 0, 0, 0, 0},                   {0, 20, 0, 0, 0, 0, 0},
-               {20, -20, 20, -20, 7, 1, 0}};
+               {20, -20, 20, -20, 7, 1, 0},             {-30, 20, -0.5f, 20, 3.685f, 3.685f, std::tanh(3.685f)}};
   for (bool fast : {false, true})
     for (int batch : {1, 3, 8, 16})
       for (const auto& k : cases) {
