@@ -165,7 +165,7 @@ class Lstm {
     float* joint;
     int steps, lanes;
     bool backward, fast;
-    Soon soon = {};  // after all of the steps
+    Soon soon = {};  // of all of the steps
 
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }

@@ -88,9 +88,9 @@ class Sparse final : public Weight {
       made(form, static_cast<size_t>(together) * sizeof(float)).apply(x + lane, y + lane, lanes - lane, lanes, arena);
     };
     const int together = std::min(lanes, 2 * W);
-    if (together <= 8)
+    if (together == 8 || (together < 8 && std::is_same_v<For8, float>))
       apply(for_8_, 8);
-    else if (together == 16)
+    else if (together <= 16)
       apply(for_16_, 16);
     else
       apply(for_32_, 32);
@@ -143,7 +143,7 @@ class Sparse final : public Weight {
   const std::vector<float> scales_;
   OneLane one_;
   // Of 8 lanes, where reading the entries from the second-level cache counts, values take half the room; with more it is
-  // the arithmetic that counts, and floats need less.
+  // the arithmetic that counts, and floats need less, and with 4 there is no permute that spreads two of them.
   using For8 = std::conditional_t<sizeof(T) == 1 && kBytes, Upper, float>;
   mutable Made<For8> for_8_;
   mutable Made<float> for_16_, for_32_;

@@ -174,7 +174,7 @@ struct SparseRows {
       for (size_t i = span.begin; i < span.begin + static_cast<size_t>(length); ++i) {
         const auto& entry = entries[std::min(i, span.end - 1)];
         offsets.push_back(static_cast<uint16_t>((static_cast<int>(entry.column) - first) * kPlace));
-        values.push_back(i < span.end ? V(entry.value * factor) : V());
+        values.push_back(i < span.end ? V(entry.value * factor) : V{});
       }
     }
   }
