@@ -109,4 +109,4 @@ def without_skips(weight: SparseWeight) -> SparseWeight:
     values = torch.zeros(len(codes))
     if weight.values.numel():
         values[ends] = weight.values.detach().cpu().float()
-    return SparseWeight(weight.shape, values, positions)
+    return SparseWeight(weight.shape, values, positions, weight.per_bank)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,43 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     ties = (flat == threshold).nonzero().squeeze(1)
     mask[ties[: k - int(mask.sum())]] = True
     return mask.view(scores.shape)
+
+
+def balanced_mask(scores: Tensor, k: int, banks: int) -> Tensor:
+    """Where the `k` largest scores are that spread evenly: banks are equal strips of columns, of every row.
+
+    Each bank of each row holds k / (rows · banks) entries, rounded down or up: its own largest, and where one more is
+    to be had, the largest of those (bank-balanced sparsity, Cao et al., FPGA 2019). Strips differ by a column at most.
+
+    Args:
+        scores: (m, n), as in `top_k_mask`.
+        k: 0 ... m · n.
+        banks: 1 ... n.
+
+    Raises:
+        InputError: `k` or `banks` is out of its range.
+    """
+    m, n = scores.shape
+    if not 0 <= k <= m * n:
+        raise InputError(f"cannot choose {k} of {m * n} entries; give a count from 0 to {m * n}")
+    if not 1 <= banks <= max(1, n):
+        raise InputError(f"cannot cut {n} columns into {banks} banks; give a number from 1 to {max(1, n)}")
+    mask = torch.zeros(m, n, dtype=torch.bool, device=scores.device)
+    flat = scores.detach().double().nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    each, more = divmod(k, max(1, m * banks))
+    edges = [bank * n // banks for bank in range(banks + 1)]
+    next_best, places = [], []
+    for first, end in pairwise(edges):
+        # stable: of equal scores the lower position, as top_k_mask has it
+        order = flat[:, first:end].sort(dim=1, descending=True, stable=True).indices + first
+        mask.scatter_(1, order[:, :each], True)
+        if more and each < end - first:
+            places.append(order[:, each])
+            next_best.append(flat.gather(1, order[:, each : each + 1]).squeeze(1))
+    if more:
+        row, bank = top_k_mask(torch.stack(next_best, dim=1), more).nonzero(as_tuple=True)
+        mask[row, torch.stack(places, dim=1)[row, bank]] = True
+    return mask
 
 
 def sparse_linear(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:

@@ -153,15 +153,19 @@ class HybridProducts(Family):
 
 @dataclass(frozen=True)
 class DopedFamily(Family):
-    """A base under a sparse overlay: the base within its `share` of the budget, the overlay takes what is left."""
+    """A base under a sparse overlay: the base within its `share` of the budget, the overlay takes what is left.
+
+    `per_bank` is the overlay's, see `Sparse`.
+    """
 
     base: Family
     shape: Shape
     share: float
+    per_bank: int = 0
 
     def smallest(self, price: Price) -> Structure:
         """The cheapest base and a single non-zero."""
-        return Doped(self.base.smallest(price), Sparse(1))
+        return Doped(self.base.smallest(price), Sparse(1, self.per_bank))
 
     def largest(self, price: Price, limit: int) -> Structure | None:
         """The base first; where its share is too small for any, the cheapest there is."""
@@ -169,7 +173,7 @@ class DopedFamily(Family):
         return self._over(base).largest(price, limit)
 
     def _over(self, base: Structure) -> Knob:
-        return Knob(lambda nonzeros: Doped(base, Sparse(nonzeros)), 1, math.prod(self.shape))
+        return Knob(lambda nonzeros: Doped(base, Sparse(nonzeros, self.per_bank)), 1, math.prod(self.shape))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def _(structure: Dense, shape: Shape) -> str:
 
 @in_words.register
 def _(structure: Sparse, shape: Shape) -> str:
-    return f"{structure.nonzeros:,} non-zeros ({100 * (1 - structure.nonzeros / math.prod(shape)):.2f} % zero)"
+    words = f"{structure.nonzeros:,} non-zeros ({100 * (1 - structure.nonzeros / math.prod(shape)):.2f} % zero)"
+    return words if structure.per_bank == 0 else f"{words} in {structure.banks(shape)} banks"
 
 
 @in_words.register

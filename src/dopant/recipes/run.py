@@ -337,7 +337,9 @@ def label(recipe: Recipe) -> str:
 def _layout(recipe: Recipe) -> str:
     """Of what the structures are, where the recipe says so: the method has its own idea of that."""
     options = recipe.structure or {}
-    per_gate = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
+    words = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
+    if options.get("per_bank") is not None:
+        words += f", {options['per_bank']} non-zeros in a bank"
     if recipe.joint == method_named(recipe.method).joint:
-        return per_gate
-    return (", x and h together" if recipe.joint else ", x and h apart") + per_gate
+        return words
+    return (", x and h together" if recipe.joint else ", x and h apart") + words

@@ -286,7 +286,7 @@ def _(structure: Sparse, shape: Shape, tensors: Mapping[str, Tensor], storage: S
     values = _values("values", tensors)
     if storage.values == "int8":
         values = dequantise_entries(values, positions // shape[1], _scales("values", tensors))
-    return SparseWeight(shape, values.float(), positions)
+    return SparseWeight(shape, values.float(), positions, structure.per_bank)
 
 
 @layout.register

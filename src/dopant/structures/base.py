@@ -14,6 +14,9 @@ from dopant.errors import InputError
 Shape = tuple[int, int]
 """(out_features, in_features), as in torch.nn.Linear."""
 
+OMITTED = "omitted"
+"""Metadata of a structure's field that descriptions leave out at its default: files without it stay as they were."""
+
 
 class Structure(ABC):
     """How a matrix is kept. Subclasses are frozen dataclasses; in JSON they go by their `kind`."""

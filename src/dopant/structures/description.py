@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from dopant.errors import FileError, InputError, KindError
-from dopant.structures.base import KINDS, Structure
+from dopant.structures.base import KINDS, OMITTED, Structure
 
 # importing a structure's module registers its kind
 from dopant.structures.dense import Dense as _Dense  # noqa: F401
@@ -22,7 +22,9 @@ def describe(structure: Structure) -> dict[str, Any]:
     """The structure as JSON-ready data."""
     described: dict[str, Any] = {"kind": structure.kind}
     for field in fields(structure):  # type: ignore[arg-type]  # every structure is a dataclass
-        described[field.name] = _encode(getattr(structure, field.name))
+        value = getattr(structure, field.name)
+        if value != field.default or not field.metadata.get(OMITTED):
+            described[field.name] = _encode(value)
     return described
 
 

@@ -6,7 +6,8 @@ is trained: a full matrix under a mask, so that entries can be chosen while trai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Cost, Storage, expected_index_bytes, sparse_value_bytes
 from dopant.errors import InputError
 from dopant.ops.indices import index_bytes
-from dopant.ops.sparse import sparse_linear, top_k_mask
+from dopant.ops.sparse import balanced_mask, sparse_linear, top_k_mask
 from dopant.structures.base import (
+    OMITTED,
     Shape,
     Structure,
     StructuredWeight,
@@ -32,13 +34,28 @@ from dopant.structures.base import (
 @register
 @dataclass(frozen=True)
 class Sparse(Structure):
-    """Exactly `nonzeros` entries are kept."""
+    """Exactly `nonzeros` entries are kept.
+
+    Args:
+        nonzeros: how many.
+        per_bank: cut the columns into equal strips, so many that `per_bank` entries of each row fall into each; what
+            is kept spreads over them evenly. Kernels that look x up in registers need no filling then. 0: entries may
+            lie anywhere. See `dopant.ops.sparse.balanced_mask`.
+    """
 
     nonzeros: int
+    per_bank: int = field(default=0, metadata={OMITTED: True})
     kind: ClassVar[str] = "sparse"
 
     def __post_init__(self) -> None:
         check_whole("the non-zeros of a sparse matrix", self.nonzeros, 0)
+        check_whole("the entries of a row in a bank", self.per_bank, 0)
+
+    def banks(self, shape: Shape) -> int:
+        """Into how many strips the columns are cut; 0 if entries may lie anywhere."""
+        if self.per_bank == 0:
+            return 0
+        return min(shape[1], max(1, math.ceil(self.nonzeros / (self.per_bank * max(1, shape[0])))))
 
     def check(self, shape: Shape) -> None:
         """There cannot be more non-zeros than entries."""
@@ -58,32 +75,56 @@ class Sparse(Structure):
         """Random places; values so large that W, zeros counted, has the standard deviation asked for."""
         self.check(shape)
         entries = shape[0] * shape[1]
-        positions = torch.randperm(entries, generator=generator)[: self.nonzeros].sort().values
+        if banks := self.banks(shape):
+            scores = torch.rand(shape, generator=generator)
+            positions = balanced_mask(scores, self.nonzeros, banks).view(-1).nonzero().squeeze(1)
+        else:
+            positions = torch.randperm(entries, generator=generator)[: self.nonzeros].sort().values
         target = linear_std(shape) if std is None else std
         scale = (entries / max(1, self.nonzeros)) ** 0.5
-        return SparseWeight(shape, uniform(self.nonzeros, std=target * scale, generator=generator), positions)
+        values = uniform(self.nonzeros, std=target * scale, generator=generator)
+        return SparseWeight(shape, values, positions, self.per_bank)
 
     def fit(self, matrix: Tensor) -> SparseWeight:
         """The largest entries."""
-        self.check((matrix.shape[0], matrix.shape[1]))
+        shape = (matrix.shape[0], matrix.shape[1])
+        self.check(shape)
         matrix = matrix.detach()
-        return MaskedWeight(matrix, top_k_mask(matrix.abs(), self.nonzeros)).compact()
+        return MaskedWeight(matrix, largest(matrix, self.nonzeros, self.banks(shape)), self.per_bank).compact()
+
+
+def largest(matrix: Tensor, count: int, banks: int = 0, among: Tensor | None = None) -> Tensor:
+    """A mask of the `count` entries of the largest magnitude, spread over banks if there are any.
+
+    Args:
+        matrix: (m, n).
+        count, banks: as in `dopant.ops.sparse`; no banks, no spreading.
+        among: a mask that others may not leave: (m, n), bool.
+    """
+    scores = matrix.detach().abs()
+    if among is not None:
+        scores = scores.masked_fill(~among, -1.0)
+    return balanced_mask(scores, count, banks) if banks else top_k_mask(scores, count)
 
 
 class SparseWeight(StructuredWeight):
-    """The stored form: parameter `values` (nonzeros,), buffer `positions` (nonzeros,), int64, row-major, rising."""
+    """The stored form: parameter `values` (nonzeros,), buffer `positions` (nonzeros,), int64, row-major, rising.
+
+    `per_bank` tells how the positions were chosen, see `Sparse`; nothing relies on it.
+    """
 
     positions: Tensor
 
-    def __init__(self, shape: Shape, values: Tensor, positions: Tensor) -> None:
+    def __init__(self, shape: Shape, values: Tensor, positions: Tensor, per_bank: int = 0) -> None:
         super().__init__(shape)
+        self.per_bank = per_bank
         self.values = nn.Parameter(values)
         self.register_buffer("positions", positions)
 
     @property
     def structure(self) -> Sparse:
         """Sparse with as many non-zeros as there are values."""
-        return Sparse(self.values.numel())
+        return Sparse(self.values.numel(), self.per_bank)
 
     @property
     def row_index(self) -> Tensor:
@@ -132,8 +173,9 @@ class MaskedWeight(StructuredWeight):
 
     mask: Tensor
 
-    def __init__(self, matrix: Tensor, mask: Tensor) -> None:
+    def __init__(self, matrix: Tensor, mask: Tensor, per_bank: int = 0) -> None:
         super().__init__((matrix.shape[0], matrix.shape[1]))
+        self.per_bank = per_bank
         self.matrix = nn.Parameter(matrix)
         self.register_buffer("mask", mask)
 
@@ -142,17 +184,18 @@ class MaskedWeight(StructuredWeight):
         """The same weight, opened for training."""
         mask = torch.zeros(weight.shape, dtype=torch.bool, device=weight.positions.device)
         mask.view(-1)[weight.positions] = True
-        return cls(weight.to_dense().detach(), mask)
+        return cls(weight.to_dense().detach(), mask, weight.per_bank)
 
     def compact(self) -> SparseWeight:
         """The stored form: exactly the entries under the mask, zero or not."""
         positions = self.mask.reshape(-1).nonzero().squeeze(1)
-        return SparseWeight(self.shape, self.matrix.detach().reshape(-1)[positions].clone(), positions)
+        values = self.matrix.detach().reshape(-1)[positions].clone()
+        return SparseWeight(self.shape, values, positions, self.per_bank)
 
     @property
     def structure(self) -> Sparse:
         """Sparse with as many non-zeros as the mask lets through."""
-        return Sparse(int(self.mask.sum()))
+        return Sparse(int(self.mask.sum()), self.per_bank)
 
     def to_dense(self) -> Tensor:
         """The matrix where the mask is true, else zero."""

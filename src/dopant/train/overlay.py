@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dopant.layers import slots
-from dopant.ops.sparse import top_k_mask
 from dopant.structures import DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
+from dopant.structures.sparse import largest
 from dopant.train.schedules import sparsity
 from dopant.train.settings import Sparsify
 
@@ -20,11 +20,12 @@ Start = Literal["scratch", "dense"]
 
 @dataclass(frozen=True)
 class Overlay:
-    """A weight in training form and the number of non-zeros it must come down to."""
+    """A weight in training form, and what it must come down to: a number of non-zeros, spread over banks if any."""
 
     name: str
     weight: MaskedWeight
     nonzeros: int
+    banks: int = 0
 
 
 def open_overlays(
@@ -46,19 +47,17 @@ def open_overlays(
     for slot in slots(model):
         weight, original = slot.weight, originals.get(slot.name)
         if isinstance(weight, SparseWeight) and original is not None:
-            masked = _full(original)
-            opened.append(Overlay(slot.name, masked, weight.values.numel()))
-            slot.set(masked)
+            slot.set(_open(slot.name, weight, original, opened))
         elif isinstance(weight, DopedWeight) and isinstance(weight.overlay, SparseWeight) and original is not None:
             rest = original * overlay_start if start == "scratch" else original - weight.base.to_dense().detach()
-            masked = _full(rest)
-            opened.append(Overlay(slot.name, masked, weight.overlay.values.numel()))
-            weight.overlay = masked
+            weight.overlay = _open(slot.name, weight.overlay, rest, opened)
     return opened
 
 
-def _full(matrix: Tensor) -> MaskedWeight:
-    return MaskedWeight(matrix.detach().clone(), torch.ones_like(matrix, dtype=torch.bool))
+def _open(name: str, weight: SparseWeight, matrix: Tensor, opened: list[Overlay]) -> MaskedWeight:
+    masked = MaskedWeight(matrix.detach().clone(), torch.ones_like(matrix, dtype=torch.bool), weight.per_bank)
+    opened.append(Overlay(name, masked, weight.values.numel(), weight.structure.banks(weight.shape)))
+    return masked
 
 
 class Annealing:
@@ -80,15 +79,14 @@ class Annealing:
             entries = overlay.weight.matrix.numel()
             last = step == self.last_step
             keep = overlay.nonzeros if last else max(overlay.nonzeros, round((1.0 - schedule(step)) * entries))
-            prune(overlay.weight, keep)
+            prune(overlay.weight, keep, overlay.banks)
 
 
-def prune(weight: MaskedWeight, nonzeros: int) -> None:
-    """Keep the `nonzeros` largest entries of those that the mask lets through."""
+def prune(weight: MaskedWeight, nonzeros: int, banks: int = 0) -> None:
+    """Keep the `nonzeros` largest entries of those that the mask lets through, spread over banks if there are any."""
     alive = int(weight.mask.sum())
     if nonzeros < alive:
-        scores = weight.matrix.detach().abs().masked_fill(~weight.mask, -1.0)
-        weight.mask.copy_(top_k_mask(scores, nonzeros))
+        weight.mask.copy_(largest(weight.matrix, nonzeros, banks, among=weight.mask))
 
 
 def close_overlays(model: nn.Module) -> None:
