@@ -47,19 +47,31 @@ struct Exponents {
   }
 };
 
-// Whole numbers of D digits: the i-th of all of x in bytes[i], which has room for whole registers and is filled up with
-// those of 0.
+// Where x is cut, and how many digits each strip has room for: whole registers.
+struct Strips {
+  const int32_t* edges;  // count + 1
+  int count, room;
+
+  int columns() const { return edges[count]; }
+};
+
+// Whole numbers of D digits: the i-th of all of x in bytes[i], strip by strip, each filled up with those of 0.
 template <int D>
-inline void to_digits(const float* x, int count, float factor, uint8_t* const* bytes) {
+inline void to_digits(const float* x, Strips strips, float factor, uint8_t* const* bytes) {
   const __m512i half = _mm512_set1_epi32(static_cast<int32_t>(1u << (8 * D - 1)));
-  for (int i = 0; i < (count + 63) / 64 * 64; i += 16) {
-    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes_left(count - i), x + i), _mm512_set1_ps(factor));
-    __m512i number = _mm512_cvtps_epi32(scaled);
-    if constexpr (D > 1 && D < 4) number = _mm512_min_epi32(number, _mm512_set1_epi32((1 << (8 * D - 1)) - 1));  // it was rounded up
-    number = _mm512_add_epi32(number, half);
+  size_t to = 0;
+  for (int strip = 0; strip < strips.count; ++strip) {
+    const float* from = x + strips.edges[strip];
+    int left = strips.edges[strip + 1] - strips.edges[strip];
+    for (const size_t end = to + static_cast<size_t>(strips.room); to < end; to += 16, from += 16, left -= 16) {
+      const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes_left(left), from), _mm512_set1_ps(factor));
+      __m512i number = _mm512_cvtps_epi32(scaled);
+      if constexpr (D > 1 && D < 4) number = _mm512_min_epi32(number, _mm512_set1_epi32((1 << (8 * D - 1)) - 1));  // it was rounded up
+      number = _mm512_add_epi32(number, half);
 #pragma GCC unroll 4
-    for (int d = 0; d < D; ++d)
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes[d] + i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(number, 8 * (D - 1 - d))));
+      for (int d = 0; d < D; ++d)
+        _mm_store_si128(reinterpret_cast<__m128i*>(bytes[d] + to), _mm512_cvtepi32_epi8(_mm512_srli_epi32(number, 8 * (D - 1 - d))));
+    }
   }
 }
 
@@ -69,7 +81,8 @@ struct Digits {
   bool all;     // that is left of x
 
   // For fast: one digit.
-  static Digits one(const float* x, int count, uint8_t* const* bytes) {
+  static Digits one(const float* x, Strips strips, uint8_t* const* bytes) {
+    const int count = strips.columns();
     const __m512i sign = _mm512_set1_epi32(0x7fffffff);
     __m512i largest = _mm512_setzero_si512();  // as integers, so that a NaN counts as larger than any number
     for (int i = 0; i < count; i += 16)
@@ -79,7 +92,7 @@ struct Digits {
     float most;
     std::memcpy(&most, &bits, 4);
     const float scale = most > 1e-30f ? most / 127.0f : 1.0f;
-    to_digits<1>(x, count, 1.0f / scale, bytes);
+    to_digits<1>(x, strips, 1.0f / scale, bytes);
     return {1, scale, true};
   }
 
@@ -87,14 +100,15 @@ struct Digits {
   // as the logarithm goes. Scales are powers of two, so nothing else is rounded. Where four are not enough, x is done in
   // turns: the numbers within 2^-12 of the largest come first, and x is left with zeros in their places. Whole registers
   // of x are written.
-  static Digits enough(float* x, int count, uint8_t* const* bytes, float* room) {
+  static Digits enough(float* x, Strips strips, uint8_t* const* bytes, float* room) {
+    const int count = strips.columns();
     constexpr int kThree = 5, kFour = 12, kLeast = 36;  // of numbers that small, 2^-90, 2^-122 may be rounded away
     const Exponents exponents(x, count);
     if (exponents.largest == 255) return {0, 0.0f, true};
     const int above = std::max(exponents.largest + 1, kLeast), spread = above - exponents.mean;  // x < 2^(above - 127)
     const auto power = [=](int exponent) { return std::ldexp(1.0f, exponent); };
     if (exponents.largest == 0 || spread <= kThree) {
-      to_digits<3>(x, count, power(23 + 127 - above), bytes);
+      to_digits<3>(x, strips, power(23 + 127 - above), bytes);
       return {3, power(above - 127 - 23), true};
     }
     const bool all = spread <= kFour || above == kLeast;
@@ -105,7 +119,7 @@ struct Digits {
       _mm512_storeu_ps(room + i, _mm512_mask_mov_ps(zero, now, v));
       _mm512_storeu_ps(x + i, _mm512_mask_mov_ps(v, now, zero));
     }
-    to_digits<4>(room, count, power(31 + 127 - above), bytes);
+    to_digits<4>(room, strips, power(31 + 127 - above), bytes);
     return {4, power(above - 127 - 31), all};
   }
 };

@@ -90,9 +90,11 @@ class DenseBytes final : public Weight {
     const size_t stride = (static_cast<size_t>(columns) + 63) / 64 * 64;
     uint8_t* bytes = arena.take<uint8_t>(stride * lanes);
     float* scales = arena.take<float>(static_cast<size_t>(lanes));
+    const int32_t edges[] = {0, columns};
+    const Strips strip{edges, 1, static_cast<int>(stride)};
     for (int lane = 0; lane < lanes; ++lane) {
       uint8_t* const values = bytes + lane * stride;
-      const Digits digits = Digits::one(x + static_cast<size_t>(lane) * columns, columns, &values);
+      const Digits digits = Digits::one(x + static_cast<size_t>(lane) * columns, strip, &values);
       if (digits.count == 0) return {bytes, nullptr, stride};
       scales[lane] = digits.scale;
     }

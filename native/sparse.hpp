@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "sparse_banks.hpp"
 #include "sparse_panels.hpp"
 #include "sparse_rows_bytes.hpp"
 #include "sparse_rows_short.hpp"
@@ -32,6 +33,10 @@ class Sparse final : public Weight {
         entries.push_back({r, static_cast<Index>(column_of[i]), values[i]});
     if constexpr (kPanels && kBytes && sizeof(T) == 1) {
       if (columns <= kMostByteColumns) {
+        if (auto banks = SparseBanks<T, Index>::from(entries, rows, columns, !fast_)) {
+          one_ = std::move(*banks);
+          return;
+        }
         one_ = SparsePanels<T, Index, true>::from(entries, rows, columns, !fast_);
         return;
       }
@@ -68,7 +73,7 @@ class Sparse final : public Weight {
  private:
   using OneLane = std::conditional_t<
       sizeof(T) == 1,
-      std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>>,
+      std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>, SparseBanks<T, Index>>,
       std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>>>;
 
   float scale_of(int row) const { return scales_.empty() ? 1.0f : scales_[row]; }

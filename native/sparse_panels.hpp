@@ -375,14 +375,13 @@ bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float
   } else {
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
     uint8_t* bytes[kMostDigits];
-    for (uint8_t*& digit : bytes) {
-      digit = arena.take<uint8_t>(padded);
-      std::memset(digit + padded - kWidth, 0, kWidth);
-    }
+    for (uint8_t*& digit : bytes) digit = arena.take<uint8_t>(padded);
+    const int32_t edges[] = {0, columns};
+    const Strips strip{edges, 1, static_cast<int>(padded)};
     float* room = arena.take<float>(padded);
     int32_t* first = arena.take<int32_t>(height);
     for (bool all = false; !all;) {
-      const Digits digits = exact ? Digits::enough(ordered, columns, bytes, room) : Digits::one(ordered, columns, bytes);
+      const Digits digits = exact ? Digits::enough(ordered, strip, bytes, room) : Digits::one(ordered, strip, bytes);
       if (digits.count == 0) return false;
       all = digits.all;
       for (size_t r = 0; r < height; ++r) first[r] = -kByteZero * sums[r];
