@@ -15,18 +15,13 @@
 #include <cmath>
 
 #include "kronecker.hpp"
+#include "kronecker_short.hpp"
 
 namespace dopant {
 
 #if defined(__AVX512VNNI__)
 
 constexpr int kMostShortColumns = 80;  // of a factor: with more, outputs err by more than 5e-4 of the largest
-
-using Pair = int32_t;           // two 16-bit numbers, the first in the lower half
-constexpr int kPairLanes = 16;  // a register of pairs
-
-// Pairs of two registers: the lower halves of `first`, the upper halves of `second`.
-inline __m512i lower_upper(__m512i first, __m512i second) { return _mm512_mask_blend_epi16(0xaaaaaaaa, first, second); }
 
 // A factor: rows of whole numbers, each with its scale.
 class ShortFactor {
@@ -39,7 +34,7 @@ class ShortFactor {
     each_tile([&](int first, int count) {
       int16_t* tile = numbers_.data() + static_cast<size_t>(first) * pairs * 2;
       for (int r = 0; r < count; ++r, values += columns) {
-        const double scale = scale_of(values);
+        const double scale = short_scale(values, columns);
         scales_.push_back(static_cast<float>(scale));
         for (int j = 0; j < columns; ++j)
           tile[(j / 2 * count + r) * 2 + j % 2] = static_cast<int16_t>(std::lrint(values[j] / scale));
@@ -60,16 +55,6 @@ class ShortFactor {
 
  private:
   static constexpr int kMostRows = 13;  // of a tile: 26 of 32 registers hold sums
-
-  // Such that magnitudes add up to 65535 at most, though rounding adds a half to each.
-  double scale_of(const float* row) const {
-    double sum = 0.0, largest = 1e-30;
-    for (int j = 0; j < columns; ++j) {
-      sum += std::fabs(row[j]);
-      largest = std::max(largest, std::fabs(double{row[j]}));
-    }
-    return std::max(sum / (65535.0 - 0.5 * columns), largest / 32767.0);
-  }
 
   // Rows are shared out evenly, as in gemm.hpp. Those of a tile lie together, pair by pair.
   template <class Do>
@@ -128,17 +113,20 @@ class KroneckerShorts final : public Weight {
         floats_(1, shapes, factors),
         axis_(floats_.order()[0]),
         first_(shapes[axis_], factors[axis_]),
-        second_(shapes[1 - axis_], factors[1 - axis_]) {}
+        second_(shapes[1 - axis_], factors[1 - axis_]),
+        one_(shapes[0].rows, shapes[0].columns, factors[0], shapes[1].rows, shapes[1].columns, factors[1]) {}
 
   void apply(const float* x, float* y, int lanes) const override {
-    if (!multiply<true>(x, y, lanes)) floats_.apply(x, y, lanes);
+    const bool done = lanes == 1 ? one_.multiply<true>(x, y) : multiply<true>(x, y, lanes);
+    if (!done) floats_.apply(x, y, lanes);
   }
   void set(const float* x, float* y, int lanes) const override {
-    if (!multiply<false>(x, y, lanes)) floats_.set(x, y, lanes);
+    const bool done = lanes == 1 ? one_.multiply<false>(x, y) : multiply<false>(x, y, lanes);
+    if (!done) floats_.set(x, y, lanes);
   }
   void row(int i, float* out) const override { floats_.row(i, out); }
   int most_singly() const override { return floats_.most_singly(); }
-  size_t bytes() const override { return floats_.bytes() + first_.bytes() + second_.bytes(); }
+  size_t bytes() const override { return floats_.bytes() + first_.bytes() + second_.bytes() + one_.bytes(); }
 
  private:
   // False, and y as it was, where lanes do not fill registers or a value is not finite.
@@ -229,6 +217,7 @@ class KroneckerShorts final : public Weight {
   const Kronecker floats_;
   const size_t axis_;  // multiplied first
   const ShortFactor first_, second_;
+  const KroneckerShort one_;
 };
 
 #endif
