@@ -121,6 +121,26 @@ struct SparseBanks {
   bool apply_units(const float* scales, const float* x, float* y) const;
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+  // Sums of each digit += a unit's products.
+  template <int D, int R>
+  static inline __attribute__((always_inline)) void add(const uint8_t* unit, uint8_t* const* digits, size_t from, __m512i (&total)[D]) {
+    _mm_prefetch(unit + 1024, _MM_HINT_T0);
+    _mm_prefetch(unit + 1088, _MM_HINT_T0);
+    // 6 bits of an index choose within a register, two more the register.
+    const __m512i i = _mm512_load_si512(unit), values = _mm512_load_si512(unit + 64);
+    const __mmask64 odd = R > 1 ? _mm512_movepi8_mask(_mm512_add_epi8(i, i)) : 0;
+    const __mmask64 upper = R > 2 ? _mm512_movepi8_mask(i) : 0;
+#pragma GCC unroll 4
+    for (int d = 0; d < D; ++d) {
+      const uint8_t* x = digits[d] + from;
+      __m512i u = _mm512_permutexvar_epi8(i, _mm512_load_si512(x));
+      if constexpr (R > 1) u = _mm512_mask_permutexvar_epi8(u, odd, i, _mm512_load_si512(x + 64));
+      if constexpr (R > 2) u = _mm512_mask_permutexvar_epi8(u, upper, i, _mm512_load_si512(x + 128));
+      if constexpr (R > 3) u = _mm512_mask_permutexvar_epi8(u, _kand_mask64(upper, odd), i, _mm512_load_si512(x + 192));
+      total[d] = _mm512_dpbusd_epi32(total[d], u, values);
+    }
+  }
+
   // y += unit · scale[row] · (this digits), of D digits in R registers a bank, the last digit counting 1.
   template <int D, int R>
   void multiply(uint8_t* const* digits, float scale, const float* scales, float* y) const {
@@ -132,24 +152,20 @@ struct SparseBanks {
       total[0] = _mm512_mullo_epi32(_mm512_load_si512(sums.data() + r), _mm512_set1_epi32(-kByteZero));
 #pragma GCC unroll 4
       for (int d = 1; d < D; ++d) total[d] = _mm512_setzero_si512();
-      size_t from = 0;
-      for (int bank = 0; bank < count; ++bank, unit += kUnitBytes, from += R * 64) {
-        _mm_prefetch(unit + 1024, _MM_HINT_T0);
-        _mm_prefetch(unit + 1088, _MM_HINT_T0);
-        // 6 bits of an index choose within a register, two more the register.
-        const __m512i i = _mm512_load_si512(unit), values = _mm512_load_si512(unit + 64);
-        const __mmask64 odd = R > 1 ? _mm512_movepi8_mask(_mm512_add_epi8(i, i)) : 0;
-        const __mmask64 upper = R > 2 ? _mm512_movepi8_mask(i) : 0;
+      __m512i again[D];  // sums of every other bank: of one chain a processor would have to wait for each link
 #pragma GCC unroll 4
-        for (int d = 0; d < D; ++d) {
-          const uint8_t* x = digits[d] + from;
-          __m512i u = _mm512_permutexvar_epi8(i, _mm512_load_si512(x));
-          if constexpr (R > 1) u = _mm512_mask_permutexvar_epi8(u, odd, i, _mm512_load_si512(x + 64));
-          if constexpr (R > 2) u = _mm512_mask_permutexvar_epi8(u, upper, i, _mm512_load_si512(x + 128));
-          if constexpr (R > 3) u = _mm512_mask_permutexvar_epi8(u, _kand_mask64(upper, odd), i, _mm512_load_si512(x + 192));
-          total[d] = _mm512_dpbusd_epi32(total[d], u, values);
-        }
+      for (int d = 0; d < D; ++d) again[d] = _mm512_setzero_si512();
+      size_t from = 0;
+      for (int bank = 0; bank + 2 <= count; bank += 2, from += 2 * R * 64, unit += 2 * kUnitBytes) {
+        add<D, R>(unit, digits, from, total);
+        add<D, R>(unit + kUnitBytes, digits, from + R * 64, again);
       }
+      if (count % 2 != 0) {
+        add<D, R>(unit, digits, from, total);
+        unit += kUnitBytes;
+      }
+#pragma GCC unroll 4
+      for (int d = 0; d < D; ++d) total[d] = _mm512_add_epi32(total[d], again[d]);
       __m512 sum = _mm512_cvtepi32_ps(total[0]);
       if constexpr (D > 1) {
         // The first digit's sum has half of all numbers: it is added last.
