@@ -125,7 +125,7 @@ class KroneckerShorts final : public Weight {
     if (!done) floats_.set(x, y, lanes);
   }
   void row(int i, float* out) const override { floats_.row(i, out); }
-  int most_singly() const override { return floats_.most_singly(); }
+  int most_singly() const override { return floats_.most_singly() == 1 ? 1 : 12; }
   size_t bytes() const override { return floats_.bytes() + first_.bytes() + second_.bytes() + one_.bytes(); }
 
  private:

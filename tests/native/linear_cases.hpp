@@ -152,7 +152,12 @@ inline void check_sparse() {
       for (bool lookup : {false, true})
         check_weight(sparse(name, pattern, lookup, kind, random), random, columns < 10000);
     };
+    // Banks of one to four registers, where values are of 8 bits; the others take panels.
     with("even", 70, 131, [](int) { return 12; });
+    with("even", 33, 300, [](int) { return 12; });
+    with("even", 48, 561, [](int) { return 12; });
+    with("even", 31, 757, [](int) { return 12; });
+    with("even but for two rows", 160, 300, [](int r) { return r % 90 == 5 ? 35 : 11; });
     with("uneven", 67, 300, [](int r) { return r % 9 == 0 ? 60 : r % 4; });
     with("empty", 10, 40, [](int) { return 0; });
     with("full", 18, 67, [](int) { return 67; });
@@ -168,10 +173,11 @@ inline void check_sparse() {
 
 // A single vector times 8-bit values, exact: however large some inputs are, each row is held to the sizes of what it sums up
 // itself, and to two millionths of the size that inputs have on average, as the logarithm goes.
-inline void check_magnitudes() {
+template <class Count>
+inline void check_magnitudes(const char* form, Count count) {
   Random random(7);
   const int rows = 67, columns = 300;
-  const Case c = sparse("", Pattern(rows, columns, [](int r) { return r % 40; }, random), false, Values::kInt8, random);
+  const Case c = sparse(form, Pattern(rows, columns, count, random), false, Values::kInt8, random);
   const auto even = random.values(columns);
   const auto with = [&](const char* name, auto change) {
     std::vector<float> x = even, y(rows);
@@ -206,10 +212,15 @@ inline void check_magnitudes() {
   for (const int most : {8, 30, 90}) with("of all sizes", [=](float v, int j) { return std::ldexp(v, j % most - most / 2); });
 }
 
+inline void check_magnitudes() {
+  check_magnitudes("in banks", [](int) { return 20; });
+  check_magnitudes("in panels", [](int r) { return r % 9 == 0 ? 60 : r % 4; });
+}
+
 // As large as in an LSTM; the bound of the other cases would allow more.
-inline void check_fast_kronecker(Random& random) {
+inline void check_fast_kronecker(int batch, Random& random) {
   const Case c = kronecker(1, {52, 26, 50, 50}, true, random);
-  const int rows = c.dense.rows, columns = c.dense.columns, batch = 16;
+  const int rows = c.dense.rows, columns = c.dense.columns;
   const auto x = random.values(static_cast<size_t>(batch) * columns);
   std::vector<float> y(static_cast<size_t>(batch) * rows);
   dopant_linear(c.handle.get(), nullptr, x.data(), batch, y.data());
@@ -229,10 +240,10 @@ inline void check_fast_kronecker(Random& random) {
 }
 
 // An infinite input makes infinite outputs of the right sign, as in floats: an LSTM's gates are then 0 or 1.
-inline void check_infinite_kronecker(Random& random) {
+inline void check_infinite_kronecker(int batch, Random& random) {
   const Case c = kronecker(1, {3, 4, 5, 2}, true, random);
-  const int rows = c.dense.rows, columns = c.dense.columns, batch = 18;
-  for (int item : {0, 17}) {
+  const int rows = c.dense.rows, columns = c.dense.columns;
+  for (int item : {0, batch - 1}) {
     auto x = random.values(static_cast<size_t>(batch) * columns);
     x[static_cast<size_t>(item) * columns + 3] = INFINITY;
     std::vector<float> y(static_cast<size_t>(batch) * rows);
@@ -254,6 +265,8 @@ inline void check_kronecker() {
                                          {13, 16, 16, 5},
                                          {5, 17, 33, 3},
                                          {1, 6, 8, 1},
+                                         {4, 9, 90, 10},  // rows of the second in several parts
+                                         {9, 11, 50, 26},
                                          {6, 1, 1, 8},
                                          {2, 3, 4, 5, 3, 2},
                                          {4, 3, 1, 7, 17, 2},
@@ -263,8 +276,8 @@ inline void check_kronecker() {
       for (bool fast : {false, true}) check_weight(kronecker(terms, factors, fast, random), random);
   for (const auto& factors : shapes) check_weight(kronecker(1, factors, true, random, Rows::kUneven), random);
   check_weight(kronecker(1, {2, 140, 3, 2}, true, random), random, false);
-  check_fast_kronecker(random);
-  check_infinite_kronecker(random);
+  for (int batch : {1, 16}) check_fast_kronecker(batch, random);
+  for (int batch : {1, 18}) check_infinite_kronecker(batch, random);
 }
 
 inline void check_composed() {
