@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dopant.errors import InputError
 from dopant.ops import sparse
-from dopant.ops.sparse import sparse_linear, top_k_mask
+from dopant.ops.sparse import balanced_mask, sparse_linear, top_k_mask
 
 
 @pytest.fixture(params=["csr", "gather"])
@@ -180,3 +181,42 @@ def test_nan_counts_as_the_smallest() -> None:
 def test_an_impossible_count(k: int) -> None:
     with pytest.raises(InputError, match=f"cannot choose {k} of 6 entries; give a count from 0 to 6"):
         top_k_mask(torch.ones(2, 3), k)
+
+
+def in_banks(mask: torch.Tensor, banks: int) -> torch.Tensor:
+    """How many of each row lie in each strip of columns: (rows, banks)."""
+    edges = [bank * mask.shape[1] // banks for bank in range(banks + 1)]
+    return torch.stack([mask[:, a:b].sum(1) for a, b in pairwise(edges)], dim=1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 20), st.data())
+def test_the_largest_of_each_bank_are_chosen_evenly(m: int, n: int, data: st.DataObject) -> None:
+    k, banks = data.draw(st.integers(0, m * n)), data.draw(st.integers(1, n))
+    scores = torch.rand(m, n, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 2**31))))
+    mask = balanced_mask(scores, k, banks)
+    counts = in_banks(mask, banks)
+    assert int(mask.sum()) == k
+    assert int(counts.min()) >= k // (m * banks)
+    assert int(counts.max()) <= -(-k // (m * banks))
+    edges = [bank * n // banks for bank in range(banks + 1)]
+    for row in range(m):
+        for a, b in pairwise(edges):
+            chosen, left = scores[row, a:b][mask[row, a:b]], scores[row, a:b][~mask[row, a:b]]
+            assert not len(chosen) or not len(left) or float(chosen.min()) >= float(left.max())
+
+
+def test_one_more_goes_to_the_banks_where_it_is_largest() -> None:
+    scores = torch.tensor([[5.0, 4.0, 1.0, 0.5], [9.0, 0.1, 3.0, 2.0]])
+    assert balanced_mask(scores, 6, 2).tolist() == [[True, True, True, False], [True, False, True, True]]
+
+
+def test_one_bank_of_one_row_is_all_of_it() -> None:
+    scores = torch.randn(1, 30)
+    assert torch.equal(balanced_mask(scores, 7, 1), top_k_mask(scores, 7))
+
+
+@pytest.mark.parametrize(("k", "banks"), [(-1, 1), (7, 1), (3, 0), (3, 4)])
+def test_impossible_banks(k: int, banks: int) -> None:
+    with pytest.raises(InputError, match=r"cannot choose .* of 6 entries|cannot cut 3 columns into . banks"):
+        balanced_mask(torch.ones(2, 3), k, banks)

@@ -104,6 +104,15 @@ def test_doped_shares_are_settable() -> None:
     assert 3852 < doped.base.cost(MEDIUM).parameters <= 0.3 * 135_200
 
 
+def test_non_zeros_may_be_asked_for_in_banks() -> None:
+    assert medium("pruning", 25, per_bank=4) == [Sparse(135_200, per_bank=4)] * 2
+    for method in ("doped-kronecker", "doped-lmf", "doped-hmd"):
+        (doped, _) = medium(method, 25, per_bank=4)
+        assert isinstance(doped, Doped)
+        assert doped.overlay.per_bank == 4
+        assert doped.cost(MEDIUM).parameters == 135_200
+
+
 def test_given_parts_override_the_choice() -> None:
     shapes = ((26, 13), (100, 100))
     (doped, _) = medium("doped-kronecker", 25, shapes=shapes, terms=2)

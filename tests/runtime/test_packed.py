@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dopant.errors import InputError
-from dopant.native.library import library
-from dopant.ops.quantise import dequantise_rows, quantise_rows
+from dopant.native.library import choice, library
+from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
 from dopant.structures import (
     Dense,
@@ -17,6 +17,7 @@ from dopant.structures import (
     LowRank,
     MaskedWeight,
     Sparse,
+    SparseWeight,
     Stacked,
     Structure,
     StructuredWeight,
@@ -32,6 +33,7 @@ STRUCTURES: dict[str, Structure] = {
     "sparse": Sparse(300),
     "empty sparse": Sparse(0),
     "full sparse": Sparse(72 * 90),
+    "sparse in banks": Sparse(560, per_bank=4),
     "low rank": LowRank(5),
     "Kronecker": Kronecker(((8, 6), (9, 15))),
     "Kronecker of a row and a column": Kronecker(((72, 1), (1, 90))),
@@ -123,6 +125,19 @@ def test_values_that_came_from_8_bits_stay_in_8_bits_and_exact() -> None:
     eight = dequantise_rows(*quantise_rows(rough))
     assert packed(DenseWeight(eight)).bytes < packed(DenseWeight(rough)).bytes / 3
     assert error(DenseWeight(eight), "exact", 1) < 1e-6
+
+
+@pytest.mark.skipif(choice().level != "avx512vnni", reason="only there a kernel looks x up in registers of bytes")
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_values_in_banks_take_two_bytes(precision: Precision) -> None:
+    held = {}
+    for per_bank in (0, 4):
+        weight = new(Sparse(19_000, per_bank), (800, 600))
+        assert isinstance(weight, SparseWeight)
+        levels, scales = quantise_entries(weight.values.detach(), weight.row_index, 800)
+        eight = dequantise_entries(levels, weight.row_index, scales)
+        held[per_bank] = packed(SparseWeight(weight.shape, eight, weight.positions), precision).bytes
+    assert held[4] < 2.6 * 19_000 < held[0]
 
 
 def test_a_bias_is_added() -> None:

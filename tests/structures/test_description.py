@@ -13,7 +13,7 @@ from dopant.structures import Dense, Doped, Kronecker, LowRank, Sparse, Stacked,
 whole = st.integers(1, 2**40)
 leaves: st.SearchStrategy[Structure] = st.one_of(
     st.just(Dense()),
-    st.builds(Sparse, st.integers(0, 2**40)),
+    st.builds(Sparse, st.integers(0, 2**40), st.integers(0, 9)),
     st.builds(LowRank, whole),
     st.builds(Kronecker, st.lists(st.tuples(whole, whole), min_size=2, max_size=4).map(tuple), whole),
 )
@@ -42,6 +42,7 @@ def test_the_words_of_the_file() -> None:
         "base": {"kind": "kronecker", "shapes": [[52, 26], [50, 50]], "terms": 1},
         "overlay": {"kind": "sparse", "nonzeros": 7},
     }
+    assert describe(Sparse(7, per_bank=4)) == {"kind": "sparse", "nonzeros": 7, "per_bank": 4}
 
 
 def test_an_unknown_kind_says_which_are_known() -> None:

@@ -13,7 +13,8 @@ from dopant.structures import MaskedWeight, Sparse
 @given(st.integers(1, 8), st.integers(1, 8), st.data())
 def test_the_two_forms_turn_into_each_other(m: int, n: int, data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
-    weight = Sparse(data.draw(st.integers(0, m * n))).new((m, n), generator=generator)
+    structure = Sparse(data.draw(st.integers(0, m * n)), data.draw(st.integers(0, 3)))
+    weight = structure.new((m, n), generator=generator)
     masked = MaskedWeight.from_sparse(weight)
     assert torch.equal(masked.to_dense(), weight.to_dense())
     assert int(masked.mask.sum()) == weight.values.numel()
@@ -69,3 +70,21 @@ def test_counts_that_are_none() -> None:
         Sparse(-1)
     with pytest.raises(InputError, match=r"13 non-zeros do not fit into a matrix 3×4; it has 12 entries"):
         Sparse(13).check((3, 4))
+    with pytest.raises(InputError, match="0 or more, got -2"):
+        Sparse(3, per_bank=-2)
+
+
+@pytest.mark.parametrize(("shape", "nonzeros", "banks"), [((2600, 1300), 131_348, 13), ((800, 400), 11_663, 4)])
+def test_each_row_has_as_many_entries_in_every_bank(shape: tuple[int, int], nonzeros: int, banks: int) -> None:
+    structure = Sparse(nonzeros, per_bank=4)
+    assert structure.banks(shape) == banks
+    for weight in (structure.new(shape), structure.fit(torch.randn(shape))):
+        mask = weight.to_dense().ne(0)
+        for part in mask.split(shape[1] // banks, dim=1):
+            assert set(part.sum(1).tolist()) == {3, 4}
+
+
+def test_without_banks_entries_may_lie_anywhere() -> None:
+    assert Sparse(100).banks((10, 50)) == 0
+    assert Sparse(0, per_bank=4).banks((10, 50)) == 1
+    assert Sparse(500, per_bank=1).banks((10, 50)) == 50

@@ -50,6 +50,33 @@ def test_the_count_is_exact_at_every_step(begin: float, end: float, every: int, 
     assert expected == 17
 
 
+def test_banks_are_even_at_every_step() -> None:
+    generator = torch.Generator().manual_seed(1)
+    overlay = Overlay("w", full(torch.randn(10, 31, generator=generator)), 37, banks=2)
+    annealing = Annealing([overlay], Sparsify(begin=0.1, end=0.5, every=3), 100)
+    before = torch.ones(10, 31, dtype=torch.bool)
+    for step in range(60):
+        annealing.before_step(step)
+        mask = overlay.weight.mask
+        assert not (mask & ~before).any()
+        before, count = mask.clone(), int(mask.sum())
+        for part in (mask[:, :15], mask[:, 15:]):
+            assert set(part.sum(1).tolist()) <= {count // 20, -(-count // 20)}
+        with torch.no_grad():
+            overlay.weight.matrix += torch.randn(10, 31, generator=generator)
+    assert count == 37
+
+
+def test_overlays_know_their_banks() -> None:
+    layer = Linear(8, 6, weight=Sparse(12, per_bank=1).new((6, 8)))
+    (overlay,) = open_overlays(layer, {"weight": torch.randn(6, 8)}, start="scratch", overlay_start=0.1)
+    assert overlay.banks == 2
+    prune(overlay.weight, 12, overlay.banks)
+    close_overlays(layer)
+    assert layer.weight.structure == Sparse(12, per_bank=1)
+    assert layer.weight.to_dense()[:, :4].ne(0).sum(1).tolist() == [1] * 6
+
+
 def test_equal_entries_are_counted_exactly_too() -> None:
     weight = full(torch.ones(7, 9))
     for keep in (62, 40, 1, 0):
