@@ -24,9 +24,6 @@ constexpr int kMostByteColumns = 1 << 16;  // of more, a sum of products could e
 
 constexpr int kMostDigits = 4;
 
-// A mask of the first of 16 lanes, as many as are left.
-inline __mmask16 lanes_left(int left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1u); }
-
 // Exponents of the numbers of a vector, with their offset of 127: of the largest, 255 if a value is not finite, and on
 // average over those that are not zero. An average of magnitudes would follow a single large one.
 struct Exponents {

@@ -15,7 +15,7 @@
 #include <cmath>
 
 #include "kronecker.hpp"
-#include "kronecker_short.hpp"
+#include "kronecker_shorts_one.hpp"
 
 namespace dopant {
 
@@ -117,12 +117,10 @@ class KroneckerShorts final : public Weight {
         one_(shapes[0].rows, shapes[0].columns, factors[0], shapes[1].rows, shapes[1].columns, factors[1]) {}
 
   void apply(const float* x, float* y, int lanes) const override {
-    const bool done = lanes == 1 ? one_.multiply<true>(x, y) : multiply<true>(x, y, lanes);
-    if (!done) floats_.apply(x, y, lanes);
+    if (!multiply<true>(x, y, lanes)) floats_.apply(x, y, lanes);
   }
   void set(const float* x, float* y, int lanes) const override {
-    const bool done = lanes == 1 ? one_.multiply<false>(x, y) : multiply<false>(x, y, lanes);
-    if (!done) floats_.set(x, y, lanes);
+    if (!multiply<false>(x, y, lanes)) floats_.set(x, y, lanes);
   }
   void row(int i, float* out) const override { floats_.row(i, out); }
   int most_singly() const override { return floats_.most_singly() == 1 ? 1 : 12; }
@@ -132,6 +130,7 @@ class KroneckerShorts final : public Weight {
   // False, and y as it was, where lanes do not fill registers or a value is not finite.
   template <bool Onto>
   bool multiply(const float* x, float* y, int lanes) const {
+    if (lanes == 1) return one_.pays() && one_.multiply<Onto>(x, y);
     if (lanes % kPairLanes != 0) return false;
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
@@ -217,7 +216,7 @@ class KroneckerShorts final : public Weight {
   const Kronecker floats_;
   const size_t axis_;  // multiplied first
   const ShortFactor first_, second_;
-  const KroneckerShort one_;
+  const KroneckerShortsOne one_;
 };
 
 #endif

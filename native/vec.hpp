@@ -143,6 +143,11 @@ inline void spread(const float* from, int rows, float* to, int lanes) {
     spread_lanes<4>(from, rows, to, lanes);
 }
 
+#if defined(__AVX512F__)
+// A mask of the first of 16 lanes, as many as are left.
+inline __mmask16 lanes_left(int left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1u); }
+#endif
+
 // The first `count` lanes of a full register, the others zero / left alone.
 inline Vec<W> load_first(const float* p, int count) {
 #if defined(__AVX512F__)

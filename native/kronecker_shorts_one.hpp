@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "arena.hpp"
-#include "bytes.hpp"
+#include "vec.hpp"
 
 namespace dopant {
 
@@ -34,9 +34,9 @@ inline double short_scale(const float* row, int columns) {
   return std::max(sum / (65535.0 - 0.5 * columns), largest / 32767.0);
 }
 
-class KroneckerShort {
+class KroneckerShortsOne {
  public:
-  KroneckerShort(int m1, int n1, const float* b, int m2, int n2, const float* c)
+  KroneckerShortsOne(int m1, int n1, const float* b, int m2, int n2, const float* c)
       : m1_(m1), n1_(n1), m2_(m2), n2_(n2), lanes_((m2 + kPairLanes - 1) / kPairLanes * kPairLanes),
         left_(static_cast<size_t>(m1) * pairs_of(n1)),
         right_(static_cast<size_t>(pairs_of(n2)) * lanes_),
@@ -50,10 +50,8 @@ class KroneckerShort {
     return (left_.size() + right_.size()) * sizeof(Pair) + (left_scales_.size() + right_scales_.size()) * sizeof(float);
   }
 
-  // Dot instructions.
-  double cost() const {
-    return lanes_ / kPairLanes * (static_cast<double>(n1_) * pairs_of(n2_) + static_cast<double>(m1_) * pairs_of(n1_));
-  }
+  // Whether registers, whose lanes are rows of C, are half full at least.
+  bool pays() const { return m2_ >= kPairLanes / 2; }
 
   // y = or, `Onto` what is there, += W x. False, and y as it was, where a value is not finite.
   template <bool Onto>
