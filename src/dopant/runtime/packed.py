@@ -33,7 +33,7 @@ class Packer:
     Args:
         library: the native library.
         precision: `"exact"` keeps every value to the last bit; `"fast"` rounds values to 8 bits, with a scale a row,
-            and activations too; Kronecker products, for batches, to 16.
+            and activations too; Kronecker products to 16.
         lookup: the rows are looked up and never multiplied (an embedding).
     """
 
