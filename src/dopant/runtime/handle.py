@@ -13,6 +13,8 @@ from dopant.errors import DopantError, InputError
 
 Floats = npt.NDArray[np.float32]
 
+_memory_of = c_char.from_buffer  # bound once: at each step some tens of nanoseconds less
+
 
 class Handle:
     """Something that the library made, freed with this object. It never changes, so a copy is the thing itself.
@@ -56,7 +58,7 @@ def check(library: CDLL, result: int) -> None:
 def address(array: Any) -> int:
     """Of a contiguous array's memory, for as long as the array is held; three times as fast as `array.ctypes.data`."""
     try:
-        return addressof(c_char.from_buffer(array))
+        return addressof(_memory_of(array))
     except (TypeError, ValueError):  # an array that is read-only, or empty
         if not array.flags.c_contiguous:
             raise
