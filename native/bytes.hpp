@@ -79,15 +79,8 @@ struct Digits {
 
   // For fast: one digit.
   static Digits one(const float* x, Strips strips, uint8_t* const* bytes) {
-    const int count = strips.columns();
-    const __m512i sign = _mm512_set1_epi32(0x7fffffff);
-    __m512i largest = _mm512_setzero_si512();  // as integers, so that a NaN counts as larger than any number
-    for (int i = 0; i < count; i += 16)
-      largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_left(count - i), x + i), sign));
-    const int32_t bits = _mm512_reduce_max_epi32(largest);
-    if (bits >= 0x7f800000) return {0, 0.0f, true};
-    float most;
-    std::memcpy(&most, &bits, 4);
+    const float most = largest_size(x, strips.columns());
+    if (!std::isfinite(most)) return {0, 0.0f, true};
     const float scale = most > 1e-30f ? most / 127.0f : 1.0f;
     to_digits<1>(x, strips, 1.0f / scale, bytes);
     return {1, scale, true};

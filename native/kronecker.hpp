@@ -69,7 +69,7 @@ class Kronecker final : public Weight {
 
   // A few vectors one by one take as long as together where each half fills registers, and factors stay in the cache.
   int most_singly() const override {
-    constexpr int few = 6, kept = 6000;  // floats of a factor: half of the first-level cache
+    constexpr int kept = 6000;  // floats of a factor: half of the first-level cache
     std::vector<int> sizes = columns_of_factors();
     for (size_t f : order_) {
       const auto [m, n] = shapes_[f];
@@ -77,7 +77,7 @@ class Kronecker final : public Weight {
       if (W < 16 || (behind == 1 ? m : behind) < W / 2 || m * n > kept) return 1;
       sizes[f] = m;
     }
-    return few;
+    return kFewExact;
   }
 
   size_t bytes() const override {

@@ -1,9 +1,8 @@
 // W = B ⊗ C in 16-bit numbers (the fast mode).
 //
-// A lane of x is scaled to whole numbers X of 16 bits, and each row of a factor to numbers F whose magnitudes add up to
-// less than 2^16. So sums of products fit 32 bits, |Σ F X| ≤ 65535 · 32767 < 2^31 - 2^15, and their upper halves are
-// numbers of 16 bits again, which the second factor takes as the first took X. The scales of the lane and of a row of
-// each factor turn the second sums into floats.
+// A lane of x and each row of a factor are scaled to whole numbers (shorts.hpp); the upper halves of sums are whole numbers
+// again, which the second factor takes as the first took x. The scales of the lane and of a row of each factor turn the
+// second sums into floats.
 //
 // The dot instruction multiplies a pair of numbers in each of 16 lanes by a pair of a factor's, so x is put into pairs
 // along the axis that is multiplied first. A tile is some rows of a factor times two registers: in the first product two
@@ -13,6 +12,7 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 
 #include "kronecker.hpp"
 #include "kronecker_shorts_one.hpp"
@@ -113,8 +113,11 @@ class KroneckerShorts final : public Weight {
         floats_(1, shapes, factors),
         axis_(floats_.order()[0]),
         first_(shapes[axis_], factors[axis_]),
-        second_(shapes[1 - axis_], factors[1 - axis_]),
-        one_(shapes[0].rows, shapes[0].columns, factors[0], shapes[1].rows, shapes[1].columns, factors[1]) {}
+        second_(shapes[1 - axis_], factors[1 - axis_]) {
+    const auto [m1, n1] = shapes[0];
+    const auto [m2, n2] = shapes[1];
+    if (KroneckerShortsOne::pays(m1, n1, m2, n2)) one_.emplace(m1, n1, factors[0], m2, n2, factors[1]);
+  }
 
   void apply(const float* x, float* y, int lanes) const override {
     if (!multiply<true>(x, y, lanes)) floats_.apply(x, y, lanes);
@@ -123,14 +126,16 @@ class KroneckerShorts final : public Weight {
     if (!multiply<false>(x, y, lanes)) floats_.set(x, y, lanes);
   }
   void row(int i, float* out) const override { floats_.row(i, out); }
-  int most_singly() const override { return floats_.most_singly() == 1 ? 1 : 12; }
-  size_t bytes() const override { return floats_.bytes() + first_.bytes() + second_.bytes() + one_.bytes(); }
+  int most_singly() const override { return one_ && floats_.most_singly() > 1 ? kFewFast : floats_.most_singly(); }
+  size_t bytes() const override {
+    return floats_.bytes() + first_.bytes() + second_.bytes() + (one_ ? one_->bytes() : 0);
+  }
 
  private:
   // False, and y as it was, where lanes do not fill registers or a value is not finite.
   template <bool Onto>
   bool multiply(const float* x, float* y, int lanes) const {
-    if (lanes == 1) return one_.pays() && one_.multiply<Onto>(x, y);
+    if (lanes == 1) return one_ && one_->multiply<Onto>(x, y);
     if (lanes % kPairLanes != 0) return false;
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
@@ -216,7 +221,7 @@ class KroneckerShorts final : public Weight {
   const Kronecker floats_;
   const size_t axis_;  // multiplied first
   const ShortFactor first_, second_;
-  const KroneckerShortsOne one_;
+  std::optional<KroneckerShortsOne> one_;
 };
 
 #endif

@@ -1,9 +1,8 @@
 // W = B ⊗ C in 16-bit numbers, for one lane (the fast mode): y = B X Cᵀ with x as a matrix X, as many rows as B has
 // columns.
 //
-// The arithmetic is that of kronecker_shorts.hpp: X is scaled to whole numbers of 16 bits, rows of factors to numbers
-// whose magnitudes add up to less than 2^16, and the upper halves of the first sums, U = X Cᵀ, are numbers of 16 bits
-// again. The lanes of a register are rows of C. The dot instruction multiplies pairs: of neighbours in a row of X by
+// X is scaled to whole numbers (shorts.hpp), and the upper halves of the first sums, U = X Cᵀ, are whole numbers again.
+// The lanes of a register are rows of C. The dot instruction multiplies pairs: of neighbours in a row of X by
 // those in rows of C, then of neighbours in a row of B by two rows of U, whose upper halves lie in one register.
 #pragma once
 
@@ -12,27 +11,11 @@
 #include <cstring>
 
 #include "arena.hpp"
-#include "vec.hpp"
+#include "shorts.hpp"
 
 namespace dopant {
 
 #if defined(__AVX512VNNI__)
-
-using Pair = int32_t;           // two 16-bit numbers, the first in the lower half
-constexpr int kPairLanes = 16;  // a register of pairs
-
-// Pairs of two registers: the lower halves of `first`, the upper halves of `second`.
-inline __m512i lower_upper(__m512i first, __m512i second) { return _mm512_mask_blend_epi16(0xaaaaaaaa, first, second); }
-
-// The scale of a factor's row: such that magnitudes add up to 65535 at most, though rounding adds a half to each.
-inline double short_scale(const float* row, int columns) {
-  double sum = 0.0, largest = 1e-30;
-  for (int j = 0; j < columns; ++j) {
-    sum += std::fabs(row[j]);
-    largest = std::max(largest, std::fabs(double{row[j]}));
-  }
-  return std::max(sum / (65535.0 - 0.5 * columns), largest / 32767.0);
-}
 
 class KroneckerShortsOne {
  public:
@@ -50,23 +33,23 @@ class KroneckerShortsOne {
     return (left_.size() + right_.size()) * sizeof(Pair) + (left_scales_.size() + right_scales_.size()) * sizeof(float);
   }
 
-  // Whether registers, whose lanes are rows of C, are half full at least.
-  bool pays() const { return m2_ >= kPairLanes / 2; }
+  // Whether the dot instructions are clearly fewer than the float kernel's multiply-accumulates, which may multiply in
+  // the other order and fill its registers better.
+  static bool pays(int m1, int n1, int m2, int n2) {
+    const auto product = [](int a, int b, int c) { return static_cast<double>(a) * b * c; };
+    const double floats = std::min(product(n1, n2, m2) + product(n1, m1, m2), product(m1, n1, n2) + product(m1, n2, m2));
+    const int registers = (m2 + kPairLanes - 1) / kPairLanes;
+    const double dots = product(registers, n1, pairs_of(n2)) + product(registers, m1, pairs_of(n1));
+    return dots <= 0.8 * floats / kPairLanes;
+  }
 
   // y = or, `Onto` what is there, += W x. False, and y as it was, where a value is not finite.
   template <bool Onto>
   bool multiply(const float* x, float* y) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
-    __m512i largest = _mm512_setzero_si512();  // as integers: a NaN counts as larger than any number
-    for (int i = 0; i < n1_ * n2_; i += 16) {
-      const __m512i value = _mm512_maskz_loadu_epi32(lanes_left(n1_ * n2_ - i), x + i);
-      largest = _mm512_max_epi32(largest, _mm512_and_si512(value, _mm512_set1_epi32(0x7fffffff)));
-    }
-    const int32_t bits = _mm512_reduce_max_epi32(largest);
-    if (bits >= 0x7f800000) return false;
-    float most;
-    std::memcpy(&most, &bits, sizeof most);
+    float most = largest_size(x, n1_ * n2_);
+    if (!std::isfinite(most)) return false;
     if (most < 1e-30f) most = 1.0f;  // scales must not be denormal numbers, which are slow
 
     const int first = pairs_of(n2_), second = pairs_of(n1_);
@@ -92,7 +75,7 @@ class KroneckerShortsOne {
           constexpr int R = count;
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r) {
-            const __m512 unit = _mm512_set1_ps(most * (65536.0f / 32767.0f) * left_scales_[row + r]);
+            const __m512 unit = _mm512_set1_ps(most / 32767.0f * (65536.0f * left_scales_[row + r]));
             float* to = y + static_cast<size_t>(row + r) * m2_ + lane;
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) {

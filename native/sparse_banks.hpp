@@ -32,7 +32,7 @@ struct SparseBanks {
   AlignedVector<int32_t> sums;   // of each row's values in units: first digits of x have an offset of 128
   SparseSlices<T, Index> rest;
 
-  int most_singly() const { return exact ? 6 : 12; }  // of more lanes, rows take less time
+  int most_singly() const { return exact ? kFewExact : kFewFast; }  // of more lanes, rows take less time
   int banks() const { return static_cast<int>(edges.size()) - 1; }
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const { return (edges.size() + sums.size()) * 4 + units.size() + rest.bytes(); }

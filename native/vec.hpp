@@ -146,6 +146,18 @@ inline void spread(const float* from, int rows, float* to, int lanes) {
 #if defined(__AVX512F__)
 // A mask of the first of 16 lanes, as many as are left.
 inline __mmask16 lanes_left(int left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1u); }
+
+// The largest magnitude; not finite if any number is not.
+inline float largest_size(const float* x, int count) {
+  const __m512i sign = _mm512_set1_epi32(0x7fffffff);
+  __m512i largest = _mm512_setzero_si512();  // as integers, so that a NaN counts as larger than any number
+  for (int i = 0; i < count; i += 16)
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_left(count - i), x + i), sign));
+  const int32_t bits = _mm512_reduce_max_epi32(largest);
+  float size;
+  std::memcpy(&size, &bits, sizeof size);
+  return size;
+}
 #endif
 
 // The first `count` lanes of a full register, the others zero / left alone.

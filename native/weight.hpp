@@ -27,6 +27,10 @@ inline int lanes_of(int batch) {
 
 constexpr int kMostItems = 32;  // of a batch, at a time
 
+// So many lanes at most are faster one by one than together, where the kernels for one are at their best: banks, and
+// Kronecker products that fill registers. See `most_singly`.
+constexpr int kFewExact = 6, kFewFast = 12;
+
 class Weight {
  public:
   Weight(int rows, int columns) : rows(rows), columns(columns) {}

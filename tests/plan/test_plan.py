@@ -146,6 +146,7 @@ def test_hmf_needs_the_matrices_apart(model: LanguageModel) -> None:
         ({"target": 5, "structure": {"shapes": [[52, 26], [51, 50]]}}, r"lstm.weight_l0: .*2652×1300"),
         ({"target": 5, "structure": {"base_share": 1.0}}, "above 0 and below 1"),
         ({"target": 5, "structure": {"per_bank": 0}}, "per_bank is a whole number, 1 or more; got 0"),
+        ({"target": 5, "structure": {"per_bank": 257}}, "per_bank is at most 256; got 257"),
         ({"target": 5, "targets": []}, "leave none over"),
         ({"target": 5, "ignore": ["re:lstm.*"]}, "leave none over"),
     ],

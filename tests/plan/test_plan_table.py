@@ -44,8 +44,7 @@ def test_structures_in_words() -> None:
     hybrid = Stacked((Dense(), LowRank(1)), (24, 626))
     assert in_words(hybrid, (650, 1300)) == "24 dense rows over rank 1 (626 rows)"
     assert in_words(Stacked((hybrid,) * 4, (650,) * 4), (2600, 1300)).startswith("4 × [24 dense rows")
-    assert in_words(Sparse(100, per_bank=4), (10, 50)) == "100 non-zeros (80.00 % zero) in 3 banks"
-    assert in_words(Sparse(40, per_bank=4), (10, 50)).endswith("in 1 bank")
+    assert in_words(Sparse(100, per_bank=4), (10, 50)) == "100 non-zeros (80.00 % zero), 4 to a bank"
     assert in_words(Kronecker(((4, 1), (2, 8)), 2), (8, 8)) == "2 terms of 4×1 ⊗ 2×8, of rank 4"
 
 

@@ -72,6 +72,8 @@ def test_counts_that_are_none() -> None:
         Sparse(13).check((3, 4))
     with pytest.raises(InputError, match="0 or more, got -2"):
         Sparse(3, per_bank=-2)
+    with pytest.raises(InputError, match="257 entries of a row in a bank are too many; at most 256"):
+        Sparse(3, per_bank=257)
 
 
 @pytest.mark.parametrize(("shape", "nonzeros", "banks"), [((2600, 1300), 131_348, 13), ((800, 400), 11_663, 4)])

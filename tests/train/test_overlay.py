@@ -84,6 +84,17 @@ def test_equal_entries_are_counted_exactly_too() -> None:
         assert int(weight.mask.sum()) == keep
 
 
+@pytest.mark.parametrize("banks", [0, 2])
+def test_entries_that_are_no_numbers_bring_none_back(banks: int) -> None:
+    mask = torch.tensor([[True, True, False, True, True, False]])
+    weight = MaskedWeight(torch.tensor([[float("nan"), 1.0, 9.0, float("nan"), float("inf"), 9.0]]), mask)
+    prune(weight, 3, banks)
+    assert int(weight.mask.sum()) == 3
+    assert not (weight.mask & ~mask).any()
+    prune(weight, 2, banks)
+    assert weight.mask.tolist() == [[False, True, False, False, True, False]]
+
+
 def test_the_largest_of_those_alive_are_kept() -> None:
     weight = MaskedWeight(torch.tensor([[-9.0, 1.0, -3.0, 2.0]]), torch.tensor([[False, True, True, True]]))
     prune(weight, 3)

@@ -35,11 +35,7 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
         raise InputError(f"cannot choose {k} of {total} entries; give a count from 0 to {total}")
     if k in (0, total):
         return torch.full(scores.shape, k > 0, dtype=torch.bool, device=scores.device)
-    flat = scores.detach().reshape(-1)
-    if flat.dtype in (torch.bfloat16, torch.float16, torch.bool):
-        flat = flat.float()
-    if flat.is_floating_point():
-        flat = flat.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    flat = _ordered(scores).reshape(-1)
     threshold: Any
     if flat.device.type == "cpu":  # several times faster than torch's kthvalue
         threshold = np.partition(flat.numpy(), total - k)[total - k].item()
@@ -71,7 +67,7 @@ def balanced_mask(scores: Tensor, k: int, banks: int) -> Tensor:
     if not 1 <= banks <= max(1, n):
         raise InputError(f"cannot cut {n} columns into {banks} banks; give a number from 1 to {max(1, n)}")
     mask = torch.zeros(m, n, dtype=torch.bool, device=scores.device)
-    flat = scores.detach().double().nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    flat = _ordered(scores)
     each, more = divmod(k, max(1, m * banks))
     edges = [bank * n // banks for bank in range(banks + 1)]
     next_best, places = [], []
@@ -86,6 +82,16 @@ def balanced_mask(scores: Tensor, k: int, banks: int) -> Tensor:
         row, bank = top_k_mask(torch.stack(next_best, dim=1), more).nonzero(as_tuple=True)
         mask[row, torch.stack(places, dim=1)[row, bank]] = True
     return mask
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """The scores in a dtype that can be sorted anywhere, NaN as the smallest."""
+    scores = scores.detach()
+    if scores.dtype in (torch.bfloat16, torch.float16, torch.bool):
+        scores = scores.float()
+    if scores.is_floating_point():
+        scores = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    return scores
 
 
 def sparse_linear(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:

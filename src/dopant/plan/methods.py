@@ -16,7 +16,7 @@ from dopant.structures.description import structure_from
 from dopant.structures.kronecker import Kronecker
 from dopant.structures.low_rank import LowRank
 from dopant.structures.presets import hybrid
-from dopant.structures.sparse import Sparse
+from dopant.structures.sparse import MOST_PER_BANK, Sparse
 
 PRODUCT_SHARE = 0.5  # the most of a budget that doping spends on its Kronecker part (at 25x it needs 3 %)
 BASE_SHARE = 0.25  # the share of a budget that doping gives to a low-rank or hybrid part
@@ -32,7 +32,7 @@ class Options:
         rank: of a low-rank part.
         dense_rows: of a hybrid part, in each gate.
         base_share: the share of the budget for the structure under an overlay, above 0 and below 1.
-        per_bank: how evenly non-zeros spread, see `Sparse`; 4 makes the native runtime fastest.
+        per_bank: how evenly non-zeros spread, see `Sparse`; 4 is what the native runtime gains by.
         per_gate: one structure for each gate of an LSTM, or one for the whole matrix.
 
     Raises:
@@ -52,6 +52,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise PlanError(f"structure: {name} is a whole number, 1 or more; got {value!r}")
+        if self.per_bank is not None and self.per_bank > MOST_PER_BANK:
+            raise PlanError(f"structure: per_bank is at most {MOST_PER_BANK}; got {self.per_bank}")
         if self.per_gate is not None and not isinstance(self.per_gate, bool):
             raise PlanError(f"structure: per_gate is true or false; got {self.per_gate!r}")
         share = self.base_share

@@ -28,8 +28,7 @@ def _(structure: Dense, shape: Shape) -> str:
 @in_words.register
 def _(structure: Sparse, shape: Shape) -> str:
     words = f"{structure.nonzeros:,} non-zeros ({100 * (1 - structure.nonzeros / math.prod(shape)):.2f} % zero)"
-    banks = structure.banks(shape)
-    return words if banks == 0 else f"{words} in {banks} bank{'s' if banks > 1 else ''}"
+    return words if structure.per_bank == 0 else f"{words}, {structure.per_bank} to a bank"
 
 
 @in_words.register

@@ -57,7 +57,7 @@ def _structure_from(data: Any, depth: int) -> Structure:
     try:
         structure = cls(**{name: _decode(data[name], depth) for name in given})
         if describe(structure) != {**describe(structure), **data}:
-            raise FileError(f"structure {str(data)[:80]} does not describe itself")
+            raise FileError(f"structure {str(data)[:80]} is to be written as {str(describe(structure))[:80]}")
     except (InputError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"structure {data['kind']!r}: {error}") from error
     return structure

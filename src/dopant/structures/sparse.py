@@ -30,6 +30,8 @@ from dopant.structures.base import (
     uniform,
 )
 
+MOST_PER_BANK = 256
+
 
 @register
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Sparse(Structure):
 
     Args:
         nonzeros: how many.
-        per_bank: cut the columns into equal strips, so many that `per_bank` entries of each row fall into each; what
-            is kept spreads over them evenly. Kernels that look x up in registers need no filling then. 0: entries may
-            lie anywhere. See `dopant.ops.sparse.balanced_mask`.
+        per_bank: cut the columns into equal strips, so many that `per_bank` entries of each row fall into each (256 at
+            most); what is kept spreads over them evenly. Kernels that look x up in registers need no filling then. 0:
+            entries may lie anywhere. See `dopant.ops.sparse.balanced_mask`.
     """
 
     nonzeros: int
@@ -50,6 +52,8 @@ class Sparse(Structure):
     def __post_init__(self) -> None:
         check_whole("the non-zeros of a sparse matrix", self.nonzeros, 0)
         check_whole("the entries of a row in a bank", self.per_bank, 0)
+        if self.per_bank > MOST_PER_BANK:
+            raise InputError(f"{self.per_bank} entries of a row in a bank are too many; at most {MOST_PER_BANK}")
 
     def banks(self, shape: Shape) -> int:
         """Into how many strips the columns are cut; 0 if entries may lie anywhere."""
@@ -99,11 +103,11 @@ def largest(matrix: Tensor, count: int, banks: int = 0, among: Tensor | None = N
     Args:
         matrix: (m, n).
         count, banks: as in `dopant.ops.sparse`; no banks, no spreading.
-        among: a mask that others may not leave: (m, n), bool.
+        among: a mask that no other entry may join while it has `count` entries: (m, n), bool.
     """
     scores = matrix.detach().abs()
     if among is not None:
-        scores = scores.masked_fill(~among, -1.0)
+        scores = scores.nan_to_num(nan=0.0, posinf=math.inf).masked_fill(~among, -1.0)
     return balanced_mask(scores, count, banks) if banks else top_k_mask(scores, count)
 
 
