@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dopant.errors import InputError
 from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
-from dopant.runtime.handle import Floats, Handle, address, check, float_array
+from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
 from dopant.structures import Shape, StructuredWeight
 from dopant.structures.dense import DenseWeight
 from dopant.structures.doped import DopedWeight
@@ -81,16 +81,16 @@ class PackedWeight:
     def linear(self, x: Floats, bias: Floats | None = None) -> Floats:
         """x (n, in) float32 -> x Wᵀ + bias (n, out); both contiguous."""
         y = np.empty((len(x), self.shape[0]), np.float32)
-        offset = None if bias is None else address(bias)
-        library = self.handle.library
-        check(library, library.dopant_linear(self.handle, offset, address(x), len(x), address(y)))
+        offset = None if bias is None else pointer(bias)
+        handle = self.handle
+        check(handle.library, handle.run(handle, offset, pointer(x), len(x), pointer(y)))
         return y
 
     def rows(self, index: npt.NDArray[np.int64]) -> Floats:
         """Rows of W: contiguous index (n,), within 0 … out - 1, -> (n, in)."""
         y = np.empty((len(index), self.shape[1]), np.float32)
         library = self.handle.library
-        check(library, library.dopant_rows(self.handle, address(index), len(index), address(y)))
+        check(library, library.dopant_rows(self.handle, pointer(index), len(index), pointer(y)))
         return y
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_void_p
+from ctypes import CDLL, byref, c_void_p
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dopant.errors import InputError
 from dopant.layers import LSTM
 from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
-from dopant.runtime.handle import Floats, Handle, address, check, float_array
+from dopant.runtime.handle import Floats, Handle, check, float_array, memory_of, pointer
 from dopant.runtime.packed import PackedWeight, Packer, Precision
 
 
@@ -19,16 +19,16 @@ class State:
     """What an LSTM remembers of a batch, in the kernels' own layout. It is never changed: a step gives a new one.
 
     Args:
-        values: (size,) float32, and the address of the first.
+        values: (size,) float32, and a pointer to the first.
         batch: how many sequences.
         lstm: whose state it is.
     """
 
-    __slots__ = ("address", "batch", "lstm", "values")
+    __slots__ = ("batch", "lstm", "pointer", "values")
 
-    def __init__(self, values: Floats, address: int, batch: int, lstm: PackedLSTM) -> None:
+    def __init__(self, values: Floats, pointer: Any, batch: int, lstm: PackedLSTM) -> None:
         self.values = values
-        self.address = address
+        self.pointer = pointer
         self.batch = batch
         self.lstm = lstm
 
@@ -42,7 +42,7 @@ class State:
         """h (layers·directions, batch, out) and c (…, batch, hidden), as torch.nn.LSTM has them."""
         h, c = (np.empty(shape, np.float32) for shape in self.lstm.shapes(self.batch))
         handle = self.lstm.handle
-        handle.library.dopant_state_to(handle, self.address, self.batch, address(h), address(c))
+        handle.library.dopant_state_to(handle, self.pointer, self.batch, pointer(h), pointer(c))
         return h, c
 
 
@@ -102,8 +102,6 @@ class PackedLSTM:
             packer.fast,
         )
         self.handle = Handle(library, "lstm", made)
-        self._address = made  # of the same: numbers are what ctypes passes fastest
-        self._native_run = library.dopant_lstm_run
 
     @property
     def bytes(self) -> int:
@@ -122,7 +120,7 @@ class PackedLSTM:
         """
         check_batch(batch)
         values = np.zeros(self.handle.library.dopant_state_size(self.handle, batch), np.float32)
-        return State(values, address(values), batch, self)
+        return State(values, pointer(values), batch, self)
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> State:
         """A state from h and c as torch.nn.LSTM has them.
@@ -134,7 +132,7 @@ class PackedLSTM:
         batch = check_parts(first, second, self.shapes)
         state = self.initial(batch)
         library = self.handle.library
-        library.dopant_state_from(self.handle, address(first), address(second), batch, state.address)
+        library.dopant_state_from(self.handle, pointer(first), pointer(second), batch, state.pointer)
         return state
 
     def step(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
@@ -163,12 +161,13 @@ class PackedLSTM:
         check_state(before, self, batch)
         count = steps * batch * self.outputs * self.directions
         memory: Floats = np.empty(count + len(before.values), np.float32)  # y, and the state after it
-        place = address(memory)
-        after = place + 4 * count
-        result = self._native_run(self._address, address(x), steps, batch, before.address, after, place)
+        place = memory_of(memory)
+        after = byref(place, 4 * count)
+        handle = self.handle
+        result = handle.run(handle, pointer(x), steps, batch, before.pointer, after, byref(place))
         if result != 0:
-            check(self.handle.library, result)
+            check(handle.library, result)
         if steps == 1:
             return memory[:count], State(memory[count:], after, batch, self)
         values = memory[count:].copy()  # a state that is kept must not keep a long output
-        return memory[:count], State(values, address(values), batch, self)
+        return memory[:count], State(values, pointer(values), batch, self)
