@@ -25,8 +25,9 @@ class KroneckerShortsOne {
         right_(static_cast<size_t>(pairs_of(n2)) * lanes_),
         left_scales_(static_cast<size_t>(m1)),
         right_scales_(static_cast<size_t>(lanes_)) {
-    for (int i = 0; i < m1; ++i) left_scales_[i] = pack(b + static_cast<size_t>(i) * n1, n1, left_.data() + static_cast<size_t>(i) * pairs_of(n1), 1);
-    for (int i = 0; i < m2; ++i) right_scales_[i] = pack(c + static_cast<size_t>(i) * n2, n2, right_.data() + i, lanes_);
+    for (int i = 0; i < m1; ++i, b += n1)
+      left_scales_[i] = pack(b, n1, left_.data() + static_cast<size_t>(i) * pairs_of(n1), 1);
+    for (int i = 0; i < m2; ++i, c += n2) right_scales_[i] = pack(c, n2, right_.data() + i, lanes_);
   }
 
   size_t bytes() const {
@@ -58,34 +59,15 @@ class KroneckerShortsOne {
     Pair* middle = arena.take<Pair>(static_cast<size_t>(second) * lanes_);
     for (int lane = 0; lane < lanes_;) {
       lane += each_vectors(lane, [&](auto vectors) {
-        constexpr int V = vectors;
-        each_rows<rows_of(V) / 2 * 2, V>(n1_, in, first, right_.data() + lane, first, 1 << 15, [&](int row, auto count, const auto& sums) __attribute__((always_inline)) {
-          constexpr int R = count;
-#pragma GCC unroll 16
-          for (int r = 0; r < R; r += 2) {
-            Pair* to = middle + static_cast<size_t>(row + r) / 2 * lanes_ + lane;
-#pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) {
-              const __m512i odd = r + 1 < R ? sums[r + 1][v] : _mm512_setzero_si512();
-              _mm512_store_si512(to + v * kPairLanes, lower_upper(_mm512_srli_epi32(sums[r][v], 16), odd));
-            }
-          }
-        });
-        each_rows<rows_of(V), V>(m1_, left_.data(), second, middle + lane, second, 0, [&](int row, auto count, const auto& sums) __attribute__((always_inline)) {
-          constexpr int R = count;
-#pragma GCC unroll 16
-          for (int r = 0; r < R; ++r) {
-            const __m512 unit = _mm512_set1_ps(most / 32767.0f * (65536.0f * left_scales_[row + r]));
-            float* to = y + static_cast<size_t>(row + r) * m2_ + lane;
-#pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) {
-              const __mmask16 there = lanes_left(m2_ - lane - v * kPairLanes);
-              __m512 sum = _mm512_cvtepi32_ps(sums[r][v]) * (unit * _mm512_load_ps(right_scales_.data() + lane + v * kPairLanes));
-              if (Onto) sum += _mm512_maskz_loadu_ps(there, to + v * kPairLanes);
-              _mm512_mask_storeu_ps(to + v * kPairLanes, there, sum);
-            }
-          }
-        });
+        constexpr int V = vectors, R = rows_of(V);
+        const auto keep = [&](int row, const auto& sums) __attribute__((always_inline)) {
+          keep_pairs(sums, middle + static_cast<size_t>(row) / 2 * lanes_ + lane);
+        };
+        const auto put = [&](int row, const auto& sums) __attribute__((always_inline)) {
+          put_rows<Onto>(sums, most / 32767.0f, row, lane, y);
+        };
+        each_rows<R / 2 * 2, V>(n1_, in, right_.data() + lane, first, 1 << 15, keep);
+        each_rows<R, V>(m1_, left_.data(), middle + lane, second, 0, put);
       });
     }
     return true;
@@ -135,21 +117,49 @@ class KroneckerShortsOne {
     return vectors * kPairLanes;
   }
 
-  // out(row, count, sums) for `rows` rows, R at a time: sums[r][v] of the products of a (rows, pairs) with b (pairs,
-  // lanes_), V registers of its lanes, added to `start`.
-  template <int R, int V, class Out>
-  void each_rows(int rows, const Pair* a, int stride, const Pair* b, int pairs, int start, const Out& out) const {
-    for (int row = 0; row < rows;) {
-      const int count = std::min(R, rows - row);
-      tile<R, V>(count, row, a + static_cast<size_t>(row) * stride, stride, b, pairs, start, out);
-      row += count;
+  // Rows of U in pairs: the upper halves of sums, rounded as these begin with a half. An odd last row has no neighbour.
+  template <int R, int V>
+  __attribute__((always_inline)) void keep_pairs(const __m512i (&sums)[R][V], Pair* to) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r += 2, to += lanes_)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const __m512i odd = r + 1 < R ? sums[r + 1][v] : _mm512_setzero_si512();
+        _mm512_store_si512(to + v * kPairLanes, lower_upper(_mm512_srli_epi32(sums[r][v], 16), odd));
+      }
+  }
+
+  // Rows of y, from a row and a lane on; `unit`: the scale of X.
+  template <bool Onto, int R, int V>
+  __attribute__((always_inline)) void put_rows(const __m512i (&sums)[R][V], float unit, int row, int lane, float* y) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const __m512 scale = _mm512_set1_ps(unit * (65536.0f * left_scales_[row + r]));
+      float* to = y + static_cast<size_t>(row + r) * m2_ + lane;
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const int from = v * kPairLanes;
+        const __mmask16 there = lanes_left(m2_ - lane - from);
+        __m512 sum = _mm512_cvtepi32_ps(sums[r][v]) * (scale * _mm512_load_ps(right_scales_.data() + lane + from));
+        if (Onto) sum += _mm512_maskz_loadu_ps(there, to + from);
+        _mm512_mask_storeu_ps(to + from, there, sum);
+      }
     }
   }
 
+  // out(row, sums) for `rows` rows, R at a time and in the end fewer: sums[r][v] of the products of a (rows, pairs) with
+  // b (pairs, lanes_), V registers of its lanes, added to `start`.
   template <int R, int V, class Out>
-  void tile(int count, int row, const Pair* a, int stride, const Pair* b, int pairs, int start, const Out& out) const {
+  void each_rows(int rows, const Pair* a, const Pair* b, int pairs, int start, const Out& out) const {
+    for (int row = 0; row < rows; row += R)
+      tile<R, V>(std::min(R, rows - row), row, a + static_cast<size_t>(row) * pairs, b, pairs, start, out);
+  }
+
+  // Of `count` rows, R at most.
+  template <int R, int V, class Out>
+  void tile(int count, int row, const Pair* a, const Pair* b, int pairs, int start, const Out& out) const {
     if constexpr (R > 1)
-      if (count < R) return tile<R - 1, V>(count, row, a, stride, b, pairs, start, out);
+      if (count < R) return tile<R - 1, V>(count, row, a, b, pairs, start, out);
     __m512i sums[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -161,7 +171,7 @@ class KroneckerShortsOne {
       for (int v = 0; v < V; ++v) right[v] = _mm512_load_si512(b + v * kPairLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512i left = _mm512_set1_epi32(a[static_cast<size_t>(r) * stride + p]);
+        const __m512i left = _mm512_set1_epi32(a[static_cast<size_t>(r) * pairs + p]);
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           sums[r][v] = _mm512_dpwssd_epi32(sums[r][v], right[v], left);
@@ -169,7 +179,7 @@ class KroneckerShortsOne {
         }
       }
     }
-    out(row, std::integral_constant<int, R>(), sums);
+    out(row, sums);
   }
 
   const int m1_, n1_, m2_, n2_, lanes_;  // rows of C, whole registers

@@ -123,7 +123,8 @@ struct SparseBanks {
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
   // Sums of each digit += a unit's products.
   template <int D, int R>
-  static inline __attribute__((always_inline)) void add(const uint8_t* unit, uint8_t* const* digits, size_t from, __m512i (&total)[D]) {
+  __attribute__((always_inline)) static void add(const uint8_t* unit, uint8_t* const* digits, size_t from,
+                                                 __m512i (&total)[D]) {
     _mm_prefetch(unit + 1024, _MM_HINT_T0);
     _mm_prefetch(unit + 1088, _MM_HINT_T0);
     // 6 bits of an index choose within a register, two more the register.
