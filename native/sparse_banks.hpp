@@ -142,7 +142,7 @@ struct SparseBanks {
     }
   }
 
-  // y += unit · scale[row] · (this digits), of D digits in R registers a bank, the last digit counting 1.
+  // y += scale · scales[row] · (this digits), of D digits in R registers a bank, the last digit counting 1.
   template <int D, int R>
   void multiply(uint8_t* const* digits, float scale, const float* scales, float* y) const {
     const uint8_t* unit = units.data();
