@@ -30,21 +30,22 @@ struct Exponents {
   int largest, mean;
 
   Exponents(const float* x, int count) {
-    __m512i most = _mm512_setzero_si512(), sum = most;
-    int others = 0;
-    for (int i = 0; i < count; i += 16) {
-      const __m512i bits = _mm512_maskz_loadu_epi32(lanes_left(count - i), x + i);
+    __m512i most = _mm512_setzero_si512(), sum = most, zeros = most;
+    const auto add = [&](__m512i bits) __attribute__((always_inline)) {
       const __m512i size = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)), exponent = _mm512_srli_epi32(size, 23);
       most = _mm512_max_epi32(most, exponent);
       sum = _mm512_add_epi32(sum, exponent);
-      others += __builtin_popcount(_mm512_test_epi32_mask(size, size));
-    }
+      zeros = _mm512_mask_sub_epi32(zeros, _mm512_testn_epi32_mask(size, size), zeros, _mm512_set1_epi32(-1));
+    };
+    int i = 0;
+    for (; i + 16 <= count; i += 16) add(_mm512_loadu_si512(x + i));
+    if (i < count) add(_mm512_maskz_loadu_epi32(lanes_left(count - i), x + i));
     largest = _mm512_reduce_max_epi32(most);
-    mean = _mm512_reduce_add_epi32(sum) / std::max(1, others);
+    mean = _mm512_reduce_add_epi32(sum) / std::max(1, (count + 15) / 16 * 16 - _mm512_reduce_add_epi32(zeros));
   }
 };
 
-// Where x is cut, and how many digits each strip has room for: whole registers.
+// Where x is cut, and how many digits each strip has room for: a multiple of 64.
 struct Strips {
   const int32_t* edges;  // count + 1
   int count, room;
@@ -52,22 +53,37 @@ struct Strips {
   int columns() const { return edges[count]; }
 };
 
+// Of 64 numbers in four registers one byte each, counted from the lowest.
+inline __m512i bytes_of(const __m512i (&numbers)[4], int which) {
+  alignas(64) static constexpr int32_t kFours[16] = {  // 0, 4, 8 … 124, twice
+      0x0c080400, 0x1c181410, 0x2c282420, 0x3c383430, 0x4c484440, 0x5c585450, 0x6c686460, 0x7c787470,
+      0x0c080400, 0x1c181410, 0x2c282420, 0x3c383430, 0x4c484440, 0x5c585450, 0x6c686460, 0x7c787470};
+  const __m512i order = _mm512_add_epi8(_mm512_load_si512(kFours), _mm512_set1_epi8(static_cast<char>(which)));
+  const __m512i lower = _mm512_permutex2var_epi8(numbers[0], order, numbers[1]);
+  const __m512i upper = _mm512_permutex2var_epi8(numbers[2], order, numbers[3]);
+  return _mm512_mask_mov_epi8(lower, 0xffffffff00000000ull, upper);
+}
+
 // Whole numbers of D digits: the i-th of all of x in bytes[i], strip by strip, each filled up with those of 0.
 template <int D>
 inline void to_digits(const float* x, Strips strips, float factor, uint8_t* const* bytes) {
   const __m512i half = _mm512_set1_epi32(static_cast<int32_t>(1u << (8 * D - 1)));
+  const auto number_of = [=](const float* from, int left) __attribute__((always_inline)) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes_left(left), from), _mm512_set1_ps(factor));
+    __m512i number = _mm512_cvtps_epi32(scaled);
+    if constexpr (D > 1 && D < 4) number = _mm512_min_epi32(number, _mm512_set1_epi32((1 << (8 * D - 1)) - 1));  // it was rounded up
+    return _mm512_add_epi32(number, half);
+  };
   size_t to = 0;
   for (int strip = 0; strip < strips.count; ++strip) {
     const float* from = x + strips.edges[strip];
     int left = strips.edges[strip + 1] - strips.edges[strip];
-    for (const size_t end = to + static_cast<size_t>(strips.room); to < end; to += 16, from += 16, left -= 16) {
-      const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes_left(left), from), _mm512_set1_ps(factor));
-      __m512i number = _mm512_cvtps_epi32(scaled);
-      if constexpr (D > 1 && D < 4) number = _mm512_min_epi32(number, _mm512_set1_epi32((1 << (8 * D - 1)) - 1));  // it was rounded up
-      number = _mm512_add_epi32(number, half);
+    for (const size_t end = to + static_cast<size_t>(strips.room); to < end; to += 64, from += 64, left -= 64) {
+      __m512i numbers[4];
 #pragma GCC unroll 4
-      for (int d = 0; d < D; ++d)
-        _mm_store_si128(reinterpret_cast<__m128i*>(bytes[d] + to), _mm512_cvtepi32_epi8(_mm512_srli_epi32(number, 8 * (D - 1 - d))));
+      for (int k = 0; k < 4; ++k) numbers[k] = number_of(from + 16 * k, left - 16 * k);
+#pragma GCC unroll 4
+      for (int d = 0; d < D; ++d) _mm512_store_si512(bytes[d] + to, bytes_of(numbers, D - 1 - d));
     }
   }
 }

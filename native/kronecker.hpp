@@ -77,7 +77,7 @@ class Kronecker final : public Weight {
       if (W < 16 || (behind == 1 ? m : behind) < W / 2 || m * n > kept) return 1;
       sizes[f] = m;
     }
-    return kFewExact;
+    return kFew;
   }
 
   size_t bytes() const override {

@@ -126,7 +126,7 @@ class KroneckerShorts final : public Weight {
     if (!multiply<false>(x, y, lanes)) floats_.set(x, y, lanes);
   }
   void row(int i, float* out) const override { floats_.row(i, out); }
-  int most_singly() const override { return one_ && floats_.most_singly() > 1 ? kFewFast : floats_.most_singly(); }
+  int most_singly() const override { return floats_.most_singly(); }
   size_t bytes() const override {
     return floats_.bytes() + first_.bytes() + second_.bytes() + (one_ ? one_->bytes() : 0);
   }

@@ -8,30 +8,81 @@
 
 namespace dopant {
 
-// The first or the second halves of a and b, their numbers in turns.
-template <int N, bool Second, int... I>
+// Vectors consist of lanes of four numbers, within which processors move them faster than across. Of each lane of a and b
+// the first or the second half, in turns, `Size` numbers of each.
+template <int N, int Size, bool Second, int... I>
 inline Vec<N> zip(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I % 2 * N + I / 2 + Second * (N / 2))...);
+  return __builtin_shufflevector(a, b, ((I / Size % 2 * N) + I / 4 * 4 + I % Size + (I % 4 / (2 * Size) + Second * (2 / Size)) * Size)...);
+}
+// Every other lane of a, then of b: those with even or with odd numbers.
+template <int N, bool Odd, int... I>
+inline Vec<N> deal(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / (N / 2) * N + I % (N / 2) / 4 * 8 + Odd * 4 + I % 4)...);
 }
 
-// A block of N × N: taking turns log2 N times transposes.
-template <int N>
-inline void transpose_block(const float* from, size_t from_stride, float* to, size_t to_stride) {
-  Vec<N> rows[N], zipped[N];
+// 4 × 4 numbers within each lane of each four of K vectors, transposed.
+template <int N, int K>
+inline void transpose_within_lanes(Vec<N> (&a)[K]) {
+  constexpr auto all = std::make_integer_sequence<int, N>();
+  Vec<N> b[K];
 #pragma GCC unroll 16
-  for (int r = 0; r < N; ++r) rows[r] = load<N>(from + r * from_stride);
-#pragma GCC unroll 4
-  for (int round = 1; round < N; round *= 2) {
-#pragma GCC unroll 8
-    for (int r = 0; r < N / 2; ++r) {
-      zipped[2 * r] = zip<N, false>(rows[r], rows[r + N / 2], std::make_integer_sequence<int, N>());
-      zipped[2 * r + 1] = zip<N, true>(rows[r], rows[r + N / 2], std::make_integer_sequence<int, N>());
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < N; ++r) rows[r] = zipped[r];
+  for (int r = 0; r < K; r += 2) {
+    b[r] = zip<N, 1, false>(a[r], a[r + 1], all);
+    b[r + 1] = zip<N, 1, true>(a[r], a[r + 1], all);
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < N; ++r) store<N>(to + r * to_stride, rows[r]);
+  for (int r = 0; r < K; r += 4)
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; ++k) {
+      a[r + 2 * k] = zip<N, 2, false>(b[r + k], b[r + k + 2], all);
+      a[r + 2 * k + 1] = zip<N, 2, true>(b[r + k], b[r + k + 2], all);
+    }
+}
+
+// put(j, the j-th lanes of all) of two vectors of two lanes, or of four of four.
+template <class Put>
+inline void each_lane(Vec<8> a, Vec<8> b, Put put) {
+  constexpr auto all = std::make_integer_sequence<int, 8>();
+  put(0, deal<8, false>(a, b, all));
+  put(1, deal<8, true>(a, b, all));
+}
+template <class Put>
+inline void each_lane(Vec<16> a, Vec<16> b, Vec<16> c, Vec<16> d, Put put) {
+  constexpr auto all = std::make_integer_sequence<int, 16>();
+  const Vec<16> even = deal<16, false>(a, b, all), odd = deal<16, true>(a, b, all);
+  const Vec<16> even_too = deal<16, false>(c, d, all), odd_too = deal<16, true>(c, d, all);
+  put(0, deal<16, false>(even, even_too, all));
+  put(1, deal<16, false>(odd, odd_too, all));
+  put(2, deal<16, true>(even, even_too, all));
+  put(3, deal<16, true>(odd, odd_too, all));
+}
+
+// A block of N × N, transposed: put(r, row) for each of its rows.
+template <int N, class Put>
+inline void transpose_block(const float* from, size_t from_stride, Put put) {
+  Vec<N> a[N];
+#pragma GCC unroll 16
+  for (int r = 0; r < N; ++r) a[r] = load<N>(from + r * from_stride);
+  transpose_within_lanes<N>(a);
+  // Lane j of a[4 i + k] is now lane i of row 4 j + k.
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    const auto put_lane = [&](int j, Vec<N> row) { put(4 * j + k, row); };
+    if constexpr (N == 4) put(k, a[k]);
+    if constexpr (N == 8) each_lane(a[k], a[k + 4], put_lane);
+    if constexpr (N == 16) each_lane(a[k], a[k + 4], a[k + 8], a[k + 12], put_lane);
+  }
+}
+// A block of 8 × 16, transposed: put(r, rows r and r + 1) for every other of its rows of 8.
+template <class Put>
+inline void transpose_8_by_16(const float* from, size_t from_stride, Put put) {
+  Vec<16> a[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r) a[r] = load<16>(from + r * from_stride);
+  transpose_within_lanes<16>(a);
+#pragma GCC unroll 2
+  for (int k = 0; k < 4; k += 2)
+    each_lane(a[k], a[k + 4], a[k + 1], a[k + 5], [&](int j, Vec<16> rows) { put(4 * j + k, rows); });
 }
 
 // Blocks, the shorter way first, so that the cache lines that are read and written stay at hand until they are done with.
@@ -40,7 +91,8 @@ template <int N>
 __attribute__((noinline)) void transpose_blocks(const float* from, size_t from_stride, int rows, int columns, float* to,
                                                 size_t to_stride) {
   const auto block = [&](int r, int j) {
-    transpose_block<N>(from + r * from_stride + j, from_stride, to + j * to_stride + r, to_stride);
+    float* there = to + j * to_stride + r;
+    transpose_block<N>(from + r * from_stride + j, from_stride, [=](int k, Vec<N> row) { store<N>(there + k * to_stride, row); });
   };
   if (rows < columns) {
     for (int j = 0; j < columns; j += N)

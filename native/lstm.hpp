@@ -44,7 +44,7 @@ class Lstm {
   const std::vector<LstmLayer>& layers() const { return layers_; }
 
   // How many sequences of a batch are computed together: all, or one after the other where weights are faster so.
-  int together(int batch) const { return batch <= most_singly_ ? 1 : batch; }
+  int together(int batch) const { return one_by_one(batch, most_singly_) ? 1 : batch; }
 
   // Floats of a state: for each layer and direction h (outputs, lanes), then c (hidden, lanes), of all sequences that are
   // computed together; then of the next ones.

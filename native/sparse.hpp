@@ -1,8 +1,8 @@
 // A sparse weight: which form it is kept in, and for what.
 //
-// One lane takes panels where the processor has the permutes for them, else slices; more lanes take rows, and so few that
-// panels are faster come one by one. The form for one lane is made at once and holds everything; rows, in tiles for so
-// many lanes, are made of it when they are first needed.
+// Banks serve any number of lanes. What does not fit them: one lane takes panels where the processor has the permutes for
+// them, else slices; more lanes take rows, and so few that panels are faster come one by one. The form for one lane is made
+// at once and holds everything; rows, in tiles for so many lanes, are made of it when they are first needed.
 #pragma once
 
 #include <atomic>
@@ -84,6 +84,8 @@ class Sparse final : public Weight {
   }
 
   void apply_rows(const float* scales, const float* x, float* y, int lanes) const {
+    if constexpr (sizeof(T) == 1)
+      if (const auto* banks = std::get_if<SparseBanks<T, Index>>(&one_)) return banks->apply_lanes(scales, x, y, lanes);
     Arena& arena = Arena::of_this_thread();
     int lane = 0;
     if constexpr (sizeof(T) == 1)

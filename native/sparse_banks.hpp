@@ -1,11 +1,13 @@
-// A sparse matrix whose non-zeros spread evenly, of 8-bit values, for one lane.
+// A sparse matrix whose non-zeros spread evenly, of 8-bit values, for any number of lanes.
 //
 // Banks are equal strips of columns, so many that 4 non-zeros of each row fall into each (`per_bank` of a structure sees
-// to that while training). A unit is what a block of 16 rows has in a bank: 64 slots, a byte of local column index and a
-// value each. As every block has one unit in every bank, nothing needs an order or a list of its own, sums of a block
-// stay in registers, and the digits of x (bytes.hpp) that a permute chooses from are as narrow as the bank: a register or
-// two where the panels of any matrix (sparse_panels.hpp) take four. 64 slots are so many permutes and a dot instruction
-// for each digit. What a row has in a bank beyond 4 is left to slices.
+// to that while training). A unit is what 16 rows have in a bank: 64 slots, a byte of local column index and a value
+// each. As every row has its slots in every bank, nothing needs an order or a list of its own, sums stay in registers,
+// and the digits of x (bytes.hpp) that a permute chooses from are as narrow as the bank: a register or two where the panels
+// of any matrix (sparse_panels.hpp) take four. 64 slots are one permute (of two registers at once) and one dot instruction
+// for each digit. Four units of a bank, 64 rows, lie together and share the loads of x. Lanes come one after the other,
+// while units are in the first-level cache: there is one form for a single lane and for many. What a row has in a bank
+// beyond 4 is left to slices.
 #pragma once
 
 #include <algorithm>
@@ -13,13 +15,16 @@
 #include <vector>
 
 #include "bytes.hpp"
+#include "layout.hpp"
 #include "sparse_slices.hpp"
 
 namespace dopant {
 
 template <class T, class Index>
 struct SparseBanks {
-  static constexpr int kHeight = 16;       // rows of a block
+  static constexpr int kHeight = 16;       // rows of a unit
+  static constexpr int kUnits = 4;         // of a bank, that lie together
+  static constexpr int kGroup = kUnits * kHeight;
   static constexpr int kEach = 4;          // slots of a row in a unit
   static constexpr int kMostRegisters = 4;  // of a digit of x, in a bank: an index is a byte
   static constexpr size_t kUnitBytes = 128;
@@ -28,14 +33,14 @@ struct SparseBanks {
   bool exact = false;          // x in as many digits as it takes, not one
   int registers = 0;           // of a digit of x, in a bank
   std::vector<int32_t> edges;  // of banks: their first columns, and the end
-  AlignedVector<uint8_t> units;  // block after block, bank after bank: 64 bytes of index, 64 values
-  AlignedVector<int32_t> sums;   // of each row's values in units: first digits of x have an offset of 128
+  AlignedVector<uint8_t> units;  // group after group of rows, bank after bank: 64 bytes of index, 64 values, four times
+  AlignedVector<int32_t> begins;  // what each row's sum of first digits begins with, as these have an offset
   SparseSlices<T, Index> rest;
 
-  int most_singly() const { return exact ? kFewExact : kFewFast; }  // of more lanes, rows take less time
+  int most_singly() const { return kFew; }
   int banks() const { return static_cast<int>(edges.size()) - 1; }
-  int blocks() const { return (rows + kHeight - 1) / kHeight; }
-  size_t bytes() const { return (edges.size() + sums.size()) * 4 + units.size() + rest.bytes(); }
+  int groups() const { return (rows + kGroup - 1) / kGroup; }
+  size_t bytes() const { return (edges.size() + begins.size()) * 4 + units.size() + rest.bytes(); }
 
   // Entries in the order of rows. None if they do not spread so evenly that this is faster than panels.
   static std::optional<SparseBanks> from(const std::vector<Entry<T, Index>>& entries, int rows, int columns, bool exact) {
@@ -59,19 +64,35 @@ struct SparseBanks {
     rest.each(f);
   }
 
-  // y += scale[row] · (this x). False where bytes cannot stand for x (a value that is not finite).
+  // y += scale[row] · (this x); scales may be null. True: it always can.
   bool apply(const float* scales, const float* x, float* y) const {
-    if (!apply_units(scales, x, y)) return false;
-    rest.apply(scales, x, y);
-    return true;
+    apply_units(scales, x, y, 1, 1);
+    return rest.apply(scales, x, y);
+  }
+  // The same of y (rows, lanes) and x (columns, lanes).
+  void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
+    const size_t stride = static_cast<size_t>(lanes);
+    for (int lane = 0; lane < lanes; lane += kLanes)
+      apply_units(scales, x + lane, y + lane, std::min(kLanes, lanes - lane), stride);
+    rest.each([&](int row, Index column, T value) {
+      const Vec<4> factor = all<4>((scales == nullptr ? 1.0f : scales[row]) * value);
+      const float* from = x + column * stride;
+      float* to = y + row * stride;
+      for (int lane = 0; lane < lanes; lane += 4) store<4>(to + lane, load<4>(to + lane) + factor * load<4>(from + lane));
+    });
   }
 
  private:
+  static constexpr int kLanes = 16;              // at a time
+  static constexpr size_t kChunkBytes = 12 << 10;  // of units, while they serve one lane after the other
+
   SparseBanks(int rows, int columns, int banks, bool exact) : rows(rows), columns(columns), exact(exact) {
     for (int bank = 0; bank <= banks; ++bank)
       edges.push_back(static_cast<int32_t>(static_cast<int64_t>(bank) * columns / banks));
     registers = ((columns + banks - 1) / banks + 63) / 64;
   }
+
+  size_t group_bytes() const { return banks() * kUnits * kUnitBytes; }
 
   // f(entry, bank, how many of its row came before it in this bank).
   template <class F>
@@ -86,23 +107,24 @@ struct SparseBanks {
 
   // In cycles, measured: a unit here, one of panels, of which a quarter is filled up at best, and an entry of slices.
   bool suits(const std::vector<Entry<T, Index>>& entries) const {
-    const double unit = 2.0 + registers, in_panels = 6.0 * 1.25 / 64.0, sliced = 1.5;
+    const double unit = 3.5, in_panels = 6.0 * 1.25 / 64.0, sliced = 1.5;
     double left = 0.0;
     each_placed(entries, [&](const auto&, int, int n) { left += n >= kEach; });
-    return blocks() * banks() * unit + left * sliced <= static_cast<double>(entries.size()) * in_panels;
+    return groups() * kUnits * banks() * unit + left * sliced <= static_cast<double>(entries.size()) * in_panels;
   }
 
   void fill(const std::vector<Entry<T, Index>>& entries) {
-    units.assign(static_cast<size_t>(blocks()) * banks() * kUnitBytes, 0);
-    sums.assign(static_cast<size_t>(blocks()) * kHeight, 0);
+    units.assign(groups() * group_bytes(), 0);
+    begins.assign(static_cast<size_t>(groups()) * kGroup, 0);
     std::vector<Entry<T, Index>> left;
     each_placed(entries, [&](const auto& entry, int bank, int n) {
       if (n >= kEach) return left.push_back(entry);
-      uint8_t* unit = units.data() + (static_cast<size_t>(entry.row / kHeight) * banks() + bank) * kUnitBytes;
-      const int k = entry.row % kHeight * kEach + n;
+      const int place = entry.row % kGroup;
+      uint8_t* unit = units.data() + entry.row / kGroup * group_bytes() + (bank * kUnits + place / kHeight) * kUnitBytes;
+      const int k = place % kHeight * kEach + n;
       unit[k] = static_cast<uint8_t>(static_cast<int32_t>(entry.column) - edges[bank]);
       reinterpret_cast<T*>(unit + 64)[k] = entry.value;
-      sums[entry.row] += static_cast<int32_t>(entry.value);
+      begins[entry.row] -= kByteZero * static_cast<int32_t>(entry.value);
     });
     rest = SparseSlices<T, Index>::from(left);
   }
@@ -110,120 +132,199 @@ struct SparseBanks {
   template <class F>
   void each_in_units(F f) const {
     const uint8_t* unit = units.data();
-    for (int block = 0; block < blocks(); ++block)
-      for (int bank = 0; bank < banks(); ++bank, unit += kUnitBytes)
-        for (int k = 0; k < 64; ++k) {
-          const T value = reinterpret_cast<const T*>(unit + 64)[k];
-          if (value != T{0}) f(block * kHeight + k / kEach, static_cast<Index>(edges[bank] + unit[k]), value);
-        }
+    for (int group = 0; group < groups(); ++group)
+      for (int bank = 0; bank < banks(); ++bank)
+        for (int first = group * kGroup; first < (group + 1) * kGroup; first += kHeight, unit += kUnitBytes)
+          for (int k = 0; k < 64; ++k) {
+            const T value = reinterpret_cast<const T*>(unit + 64)[k];
+            if (value != T{0}) f(first + k / kEach, static_cast<Index>(edges[bank] + unit[k]), value);
+          }
   }
-
-  bool apply_units(const float* scales, const float* x, float* y) const;
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-  // Sums of each digit += a unit's products.
-  template <int D, int R>
-  __attribute__((always_inline)) static void add(const uint8_t* unit, uint8_t* const* digits, size_t from,
-                                                 __m512i (&total)[D]) {
-    _mm_prefetch(unit + 1024, _MM_HINT_T0);
-    _mm_prefetch(unit + 1088, _MM_HINT_T0);
-    // 6 bits of an index choose within a register, two more the register.
-    const __m512i i = _mm512_load_si512(unit), values = _mm512_load_si512(unit + 64);
-    const __mmask64 odd = R > 1 ? _mm512_movepi8_mask(_mm512_add_epi8(i, i)) : 0;
-    const __mmask64 upper = R > 2 ? _mm512_movepi8_mask(i) : 0;
-#pragma GCC unroll 4
-    for (int d = 0; d < D; ++d) {
-      const uint8_t* x = digits[d] + from;
-      __m512i u = _mm512_permutexvar_epi8(i, _mm512_load_si512(x));
-      if constexpr (R > 1) u = _mm512_mask_permutexvar_epi8(u, odd, i, _mm512_load_si512(x + 64));
-      if constexpr (R > 2) u = _mm512_mask_permutexvar_epi8(u, upper, i, _mm512_load_si512(x + 128));
-      if constexpr (R > 3) u = _mm512_mask_permutexvar_epi8(u, _kand_mask64(upper, odd), i, _mm512_load_si512(x + 192));
-      total[d] = _mm512_dpbusd_epi32(total[d], u, values);
+  struct Lane {
+    uint8_t* digits[kMostDigits];
+    float* left;  // of x
+    Digits now;   // of a turn
+    bool done;
+  };
+
+  // The units' part of `count` lanes; rows of x and y lie `stride` apart. A lane's digits may take several turns.
+  void apply_units(const float* scales, const float* x, float* y, int count, size_t stride) const {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    const Strips strips{edges.data(), banks(), registers * 64};
+    const size_t room = static_cast<size_t>(strips.count) * strips.room, width = (static_cast<size_t>(columns) + 15) / 16 * 16;
+    float *left = arena.take<float>(width * count), *spare = arena.take<float>(width);
+    if (stride == 1)
+      std::memcpy(left, x, sizeof(float) * static_cast<size_t>(columns));
+    else
+      transpose(x, stride, columns, count, left, width);
+    Lane lanes[kLanes];
+    for (int k = 0; k < count; ++k) {
+      lanes[k].left = left + k * width;
+      for (int d = 0; d < (exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(room);
+      lanes[k].done = false;
+    }
+    for (bool all = false; !all;) {
+      all = true;
+      for (int k = 0; k < count; ++k) {
+        Lane& lane = lanes[k];
+        if (lane.done) {
+          lane.now.count = 0;
+          continue;
+        }
+        lane.now = exact ? Digits::enough(lane.left, strips, lane.digits, spare) : Digits::one(lane.left, strips, lane.digits);
+        if (lane.now.count == 0)  // not finite: no bytes can stand for it
+          each_in_units([&](int row, Index column, T value) {
+            y[row * stride + k] += (scales == nullptr ? 1.0f : scales[row]) * value * x[column * stride + k];
+          });
+        lane.done = lane.now.all || lane.now.count == 0;
+        all = all && lane.done;
+      }
+      multiply(scales, lanes, count, y, stride, arena);
     }
   }
 
-  // y += scale · scales[row] · (this digits), of D digits in R registers a bank, the last digit counting 1.
-  template <int D, int R>
-  void multiply(uint8_t* const* digits, float scale, const float* scales, float* y) const {
-    const uint8_t* unit = units.data();
-    const int count = banks();
-    const __m512 place = _mm512_set1_ps(256.0f), whole = _mm512_set1_ps(scale);
-    for (int r = 0; r < rows; r += kHeight) {
-      __m512i total[D];
-      total[0] = _mm512_mullo_epi32(_mm512_load_si512(sums.data() + r), _mm512_set1_epi32(-kByteZero));
-#pragma GCC unroll 4
-      for (int d = 1; d < D; ++d) total[d] = _mm512_setzero_si512();
-      __m512i again[D];  // sums of every other bank: of one chain a processor would have to wait for each link
-#pragma GCC unroll 4
-      for (int d = 0; d < D; ++d) again[d] = _mm512_setzero_si512();
-      size_t from = 0;
-      for (int bank = 0; bank + 2 <= count; bank += 2, from += 2 * R * 64, unit += 2 * kUnitBytes) {
-        add<D, R>(unit, digits, from, total);
-        add<D, R>(unit + kUnitBytes, digits, from + R * 64, again);
-      }
-      if (count % 2 != 0) {
-        add<D, R>(unit, digits, from, total);
-        unit += kUnitBytes;
-      }
-#pragma GCC unroll 4
-      for (int d = 0; d < D; ++d) total[d] = _mm512_add_epi32(total[d], again[d]);
-      __m512 sum = _mm512_cvtepi32_ps(total[0]);
-      if constexpr (D > 1) {
-        // The first digit's sum has half of all numbers: it is added last.
-        __m512 lower = _mm512_cvtepi32_ps(total[1]);
-#pragma GCC unroll 4
-        for (int d = 2; d < D; ++d) lower = _mm512_fmadd_ps(lower, place, _mm512_cvtepi32_ps(total[d]));
-        sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(D == 3 ? 0x1p16f : 0x1p24f), lower);
-      }
-      const __mmask16 there = lanes_left(rows - r);
-      const __m512 by = scales == nullptr ? whole : _mm512_mul_ps(whole, _mm512_maskz_loadu_ps(there, scales + r));
-      _mm512_mask_storeu_ps(y + r, there, _mm512_fmadd_ps(by, sum, _mm512_maskz_loadu_ps(there, y + r)));
+  // y += scale[row] · (units · digits) of all lanes.
+  void multiply(const float* scales, const Lane* lanes, int count, float* y, size_t stride, Arena& arena) const {
+    Arena::Scope scope(arena);
+    const int chunk = std::max(1, static_cast<int>(kChunkBytes / group_bytes()));
+    float* totals = arena.take<float>(static_cast<size_t>(count) * chunk * kGroup);
+    for (int first = 0; first < groups(); first += chunk) {
+      const int some = std::min(chunk, groups() - first), height = some * kGroup;
+      for (int k = 0; k < count; ++k) multiply_lane(lanes[k], first, some, totals + k * height);
+      const int row = first * kGroup, end = std::min(rows, row + height);
+      if (count == 16)
+        add_lanes<16>(scales, totals, height, row, end, y, stride);
+      else if (count == 8)
+        add_lanes<8>(scales, totals, height, row, end, y, stride);
+      else if (count == 4)
+        add_lanes<4>(scales, totals, height, row, end, y, stride);
+      else
+        add_lane(scales, totals, row, end, y);
     }
+  }
+
+  // y[row … end - 1] += scale · totals: of one lane, ...
+  static void add_lane(const float* scales, const float* totals, int row, int end, float* y) {
+    for (; row < end; row += 16, totals += 16) {
+      const __mmask16 there = lanes_left(end - row);
+      const __m512 scale = scales == nullptr ? _mm512_set1_ps(1.0f) : _mm512_maskz_loadu_ps(there, scales + row);
+      const __m512 before = _mm512_maskz_loadu_ps(there, y + row);
+      _mm512_mask_storeu_ps(y + row, there, _mm512_fmadd_ps(scale, _mm512_load_ps(totals), before));
+    }
+  }
+  // or of N, whose totals lie `height` apart. Eight fill half of a register, so two rows come at a time.
+  template <int N>
+  static void add_lanes(const float* scales, const float* totals, int height, int row, int end, float* y, size_t stride) {
+    const auto scale_of = [=](int r) { return scales == nullptr ? 1.0f : scales[r]; };
+    const auto add = [=](int r, auto total) {
+      constexpr int M = sizeof(total) / sizeof(float);
+      float* to = y + r * stride;
+      if constexpr (M > N) {
+        if (r + 1 < end) return store<M>(to, load<M>(to) + join<N>(all<N>(scale_of(r)), all<N>(scale_of(r + 1))) * total);
+        if (r < end) store<N>(to, load<N>(to) + scale_of(r) * first_half<N>(total));
+      } else {
+        if (r < end) store<N>(to, load<N>(to) + scale_of(r) * total);
+      }
+    };
+    constexpr int step = N == 8 ? 16 : N;
+    for (; row < end; row += step, totals += step) {
+      const auto put = [=](int r, auto total) { add(row + r, total); };
+      if constexpr (N == 8)
+        transpose_8_by_16(totals, static_cast<size_t>(height), put);
+      else
+        transpose_block<N>(totals, static_cast<size_t>(height), put);
+    }
+  }
+
+  void multiply_lane(const Lane& lane, int first, int count, float* totals) const {
+    switch (lane.now.count) {
+      case 1: return multiply_digits<1>(lane, first, count, totals);
+      case 3: return multiply_digits<3>(lane, first, count, totals);
+      case 4: return multiply_digits<4>(lane, first, count, totals);
+      default: std::memset(totals, 0, sizeof(float) * count * kGroup);
+    }
+  }
+  template <int D>
+  void multiply_digits(const Lane& lane, int first, int count, float* totals) const {
+    switch (registers) {
+      case 1: return multiply_groups<D, 1>(lane, first, count, totals);
+      case 2: return multiply_groups<D, 2>(lane, first, count, totals);
+      case 3: return multiply_groups<D, 3>(lane, first, count, totals);
+      default: return multiply_groups<D, 4>(lane, first, count, totals);
+    }
+  }
+
+  // What 64 bytes of index choose from R registers: 7 bits choose from two of them, the eighth which two.
+  template <int R>
+  static __m512i looked_up(const __m512i (&x)[R], __m512i index) {
+    if constexpr (R == 1) return _mm512_permutexvar_epi8(index, x[0]);
+    if constexpr (R > 1) {
+      const __m512i low = _mm512_permutex2var_epi8(x[0], index, x[1]);
+      if constexpr (R == 2) return low;
+      if constexpr (R == 3) return _mm512_mask_permutexvar_epi8(low, _mm512_movepi8_mask(index), index, x[2]);
+      if constexpr (R == 4)
+        return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index), _mm512_permutex2var_epi8(x[2], index, x[3]));
+    }
+  }
+
+  // totals (count · 64 rows) = `count` groups' sums of D digits in R registers a bank, the last digit counting `scale`.
+  template <int D, int R>
+  __attribute__((noinline)) void multiply_groups(const Lane& lane, int first, int count, float* totals) const {
+    constexpr int U = D * R <= 8 ? kUnits : kUnits / 2;  // as many units as registers allow
+    const uint8_t* group = units.data() + first * group_bytes();
+    const int32_t* begin = begins.data() + static_cast<size_t>(first) * kGroup;
+    for (; count > 0; --count, group += group_bytes())
+      for (int from = 0; from < kUnits; from += U) {
+        __m512i total[U][D];
+#pragma GCC unroll 4
+        for (int u = 0; u < U; ++u, begin += kHeight) {
+          total[u][0] = _mm512_load_si512(begin);
+#pragma GCC unroll 4
+          for (int d = 1; d < D; ++d) total[u][d] = _mm512_setzero_si512();
+        }
+        const uint8_t* unit = group + from * kUnitBytes;
+        size_t strip = 0;
+        for (int bank = 0; bank < banks(); ++bank, unit += kUnits * kUnitBytes, strip += R * 64) {
+          __m512i x[D][R];
+#pragma GCC unroll 4
+          for (int d = 0; d < D; ++d)
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) x[d][r] = _mm512_load_si512(lane.digits[d] + strip + r * 64);
+#pragma GCC unroll 4
+          for (int u = 0; u < U; ++u) {
+            __m512i index = _mm512_load_si512(unit + u * kUnitBytes), values = _mm512_load_si512(unit + u * kUnitBytes + 64);
+            asm("" : "+v"(index), "+v"(values));  // loaded once, not for each digit
+#pragma GCC unroll 4
+            for (int d = 0; d < D; ++d) {
+              const __m512i chosen = looked_up<R>(x[d], index);
+              // _mm512_dpbusd_epi32, which GCC 12 copies every sum for, before and after.
+              asm("vpdpbusd %2, %1, %0" : "+v"(total[u][d]) : "v"(chosen), "v"(values));
+            }
+          }
+        }
+#pragma GCC unroll 4
+        for (int u = 0; u < U; ++u, totals += kHeight) _mm512_store_ps(totals, number<D>(total[u], lane.now.scale));
+      }
   }
 
   template <int D>
-  void multiply(uint8_t* const* digits, float scale, const float* scales, float* y) const {
-    switch (registers) {
-      case 1: return multiply<D, 1>(digits, scale, scales, y);
-      case 2: return multiply<D, 2>(digits, scale, scales, y);
-      case 3: return multiply<D, 3>(digits, scale, scales, y);
-      default: return multiply<D, 4>(digits, scale, scales, y);
+  static __m512 number(const __m512i (&total)[D], float scale) {
+    __m512 sum = _mm512_cvtepi32_ps(total[0]);
+    if constexpr (D > 1) {
+      // The first digit's sum has half of all numbers: it is added last.
+      __m512 lower = _mm512_cvtepi32_ps(total[1]);
+#pragma GCC unroll 4
+      for (int d = 2; d < D; ++d) lower = _mm512_fmadd_ps(lower, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(total[d]));
+      sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(D == 3 ? 0x1p16f : 0x1p24f), lower);
     }
+    return _mm512_mul_ps(sum, _mm512_set1_ps(scale));
   }
+#else
+  void apply_units(const float*, const float*, float*, int, size_t) const {}  // never made: see sparse.hpp
 #endif
 };
-
-template <class T, class Index>
-bool SparseBanks<T, Index>::apply_units(const float* scales, const float* x, float* y) const {
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-  Arena& arena = Arena::of_this_thread();
-  Arena::Scope scope(arena);
-  const Strips strips{edges.data(), banks(), registers * 64};
-  uint8_t* bytes[kMostDigits];
-  for (uint8_t*& digit : bytes) digit = arena.take<uint8_t>(static_cast<size_t>(strips.count) * strips.room);
-  if (!exact) {
-    const Digits digits = Digits::one(x, strips, bytes);
-    if (digits.count == 0) return false;
-    multiply<1>(bytes, digits.scale, scales, y);
-    return true;
-  }
-  float* left = arena.take<float>(static_cast<size_t>(columns));
-  float* room = arena.take<float>(static_cast<size_t>(columns));
-  std::memcpy(left, x, sizeof(float) * static_cast<size_t>(columns));
-  for (bool all = false; !all;) {
-    const Digits digits = Digits::enough(left, strips, bytes, room);
-    if (digits.count == 0) return false;
-    all = digits.all;
-    if (digits.count == 3)
-      multiply<3>(bytes, digits.scale, scales, y);
-    else
-      multiply<4>(bytes, digits.scale, scales, y);
-  }
-  return true;
-#else
-  (void)scales, (void)x, (void)y;
-  return false;
-#endif
-}
 
 }  // namespace dopant

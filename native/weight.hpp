@@ -27,9 +27,10 @@ inline int lanes_of(int batch) {
 
 constexpr int kMostItems = 32;  // of a batch, at a time
 
-// So many lanes at most are faster one by one than together, where the kernels for one are at their best: banks, and
-// Kronecker products that fill registers. See `most_singly`.
-constexpr int kFewExact = 6, kFewFast = 12;
+// So many lanes at most are faster one by one than filled up to 8 or 16, where kernels for one are at their best: banks,
+// and Kronecker products that fill registers. See `most_singly`.
+constexpr int kFew = 12;
+inline bool one_by_one(int batch, int most_singly) { return batch <= most_singly && batch % 8 != 0; }
 
 class Weight {
  public:
@@ -44,7 +45,7 @@ class Weight {
   }
   // y (batch, rows) = x (batch, columns) Wᵀ + bias, as callers have them; bias may be null. Of kMostItems at most.
   virtual void linear(const float* bias, const float* x, int batch, float* y) const {
-    if (batch > 1 && batch <= most_singly()) {
+    if (batch > 1 && one_by_one(batch, most_singly())) {
       for (int b = 0; b < batch; ++b) linear(bias, x + static_cast<size_t>(b) * columns, 1, y + static_cast<size_t>(b) * rows);
       return;
     }
@@ -58,7 +59,7 @@ class Weight {
     apply(in, out, lanes);
     from_lanes(out, batch, rows, lanes, y, static_cast<size_t>(rows));
   }
-  // Of so many items at most it is faster to multiply one after the other.
+  // Of so many items at most it is faster to multiply one after the other, if they are not eight.
   virtual int most_singly() const { return 1; }
   // Whether `linear` shares W's rows among threads by itself.
   virtual bool shares_rows() const { return false; }

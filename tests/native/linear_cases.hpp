@@ -171,33 +171,19 @@ inline void check_sparse() {
   }
 }
 
-// A single vector times 8-bit values, exact: however large some inputs are, each row is held to the sizes of what it sums up
-// itself, and to two millionths of the size that inputs have on average, as the logarithm goes.
+// Vectors times 8-bit values, exact, alone and together: however large some inputs are, each row is held to the sizes of what
+// it sums up itself, and to two millionths of the size that inputs have on average, as the logarithm goes.
 template <class Count>
 inline void check_magnitudes(const char* form, Count count) {
   Random random(7);
   const int rows = 67, columns = 300;
   const Case c = sparse(form, Pattern(rows, columns, count, random), false, Values::kInt8, random);
   const auto even = random.values(columns);
+  std::vector<const char*> names;
+  std::vector<float> inputs;
   const auto with = [&](const char* name, auto change) {
-    std::vector<float> x = even, y(rows);
-    for (int j = 0; j < columns; ++j) x[j] = change(x[j], j);
-    check(dopant_linear(c.handle.get(), nullptr, x.data(), 1, y.data()) == 0, "%s", dopant_error());
-    double sum = 0.0, others = 0.0;
-    for (const float v : x)
-      if (v != 0.0f) sum += std::log(std::fabs(double{v})), ++others;
-    const double usual = others == 0.0 ? 0.0 : std::exp(sum / others);
-    for (int i = 0; i < rows; ++i) {
-      double wanted = 0.0, size = 0.0, weight = 0.0;
-      for (int j = 0; j < columns; ++j) {
-        wanted += c.dense.at(i, j) * x[j];
-        size += std::fabs(c.dense.at(i, j) * x[j]);
-        weight += std::fabs(c.dense.at(i, j));
-      }
-      const double allowed = 1e-6 * size + weight * (2e-6 * usual + 1e-36);
-      check(std::fabs(y[i] - wanted) <= allowed, "%s, %s, row %d: %.9g, not %.9g (± %.2g)", c.name.c_str(), name, i, y[i],
-            wanted, allowed);
-    }
+    names.push_back(name);
+    for (int j = 0; j < columns; ++j) inputs.push_back(change(even[j], j));
   };
   const auto one_of = [](float large) { return [=](float v, int j) { return j == 77 ? large : v; }; };
   with("as they are", [](float v, int) { return v; });
@@ -210,6 +196,31 @@ inline void check_magnitudes(const char* form, Count count) {
   for (const float size : {1e-12f, 1e-24f, 1e-30f, 1e-38f, 1e-42f, 1e30f, 2e34f})
     with("all of a size", [=](float v, int) { return v * size; });
   for (const int most : {8, 30, 90}) with("of all sizes", [=](float v, int j) { return std::ldexp(v, j % most - most / 2); });
+
+  const int all = static_cast<int>(names.size());
+  for (const int together : {1, 4, 8, 14, all})
+    for (int first = 0; first + together <= all; first += together) {
+      std::vector<float> y(static_cast<size_t>(together) * rows);
+      check(dopant_linear(c.handle.get(), nullptr, inputs.data() + first * columns, together, y.data()) == 0, "%s", dopant_error());
+      for (int b = 0; b < together; ++b) {
+        const float* x = inputs.data() + (first + b) * columns;
+        double sum = 0.0, others = 0.0;
+        for (int j = 0; j < columns; ++j)
+          if (x[j] != 0.0f) sum += std::log(std::fabs(double{x[j]})), ++others;
+        const double usual = others == 0.0 ? 0.0 : std::exp(sum / others);
+        for (int i = 0; i < rows; ++i) {
+          double wanted = 0.0, size = 0.0, weight = 0.0;
+          for (int j = 0; j < columns; ++j) {
+            wanted += c.dense.at(i, j) * x[j];
+            size += std::fabs(c.dense.at(i, j) * x[j]);
+            weight += std::fabs(c.dense.at(i, j));
+          }
+          const double got = y[static_cast<size_t>(b) * rows + i], allowed = 1e-6 * size + weight * (2e-6 * usual + 1e-36);
+          check(std::fabs(got - wanted) <= allowed, "%s, %s, %d together, row %d: %.9g, not %.9g (± %.2g)", c.name.c_str(),
+                names[first + b], together, i, got, wanted, allowed);
+        }
+      }
+    }
 }
 
 inline void check_magnitudes() {
