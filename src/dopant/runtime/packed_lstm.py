@@ -14,23 +14,33 @@ from dopant.runtime.checks import check_batch, check_input, check_parts, check_s
 from dopant.runtime.handle import Floats, Handle, check, float_array, memory_of, pointer
 from dopant.runtime.packed import PackedWeight, Packer, Precision
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class State:
     """What an LSTM remembers of a batch, in the kernels' own layout. It is never changed: a step gives a new one.
 
     Args:
-        values: (size,) float32, and a pointer to the first.
+        memory: float32, of which the last `size` are the state; it is kept for as long as the state is.
+        pointer: to the first of these.
+        size: how many.
         batch: how many sequences.
         lstm: whose state it is.
     """
 
-    __slots__ = ("batch", "lstm", "pointer", "values")
+    __slots__ = ("batch", "lstm", "memory", "pointer", "size")
 
-    def __init__(self, values: Floats, pointer: Any, batch: int, lstm: PackedLSTM) -> None:
-        self.values = values
+    def __init__(self, memory: Floats, pointer: Any, size: int, batch: int, lstm: PackedLSTM) -> None:
+        self.memory = memory
         self.pointer = pointer
+        self.size = size
         self.batch = batch
         self.lstm = lstm
+
+    @property
+    def values(self) -> Floats:
+        """(size,)"""
+        return self.memory[-self.size :]
 
     def __copy__(self) -> State:
         return self
@@ -60,6 +70,7 @@ class PackedLSTM:
         self.hidden = lstm.hidden_size
         self.outputs = lstm.output_size
         self.directions = lstm.directions
+        self.width = lstm.output_size * lstm.directions
         self.count = lstm.num_layers * lstm.directions
         packer = Packer(library, precision)
         self.weights: list[PackedWeight] = []
@@ -120,7 +131,7 @@ class PackedLSTM:
         """
         check_batch(batch)
         values = np.zeros(self.handle.library.dopant_state_size(self.handle, batch), np.float32)
-        return State(values, pointer(values), batch, self)
+        return State(values, pointer(values), len(values), batch, self)
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> State:
         """A state from h and c as torch.nn.LSTM has them.
@@ -142,8 +153,9 @@ class PackedLSTM:
             InputError: x or the state does not fit.
         """
         x = check_input(x, 2, self.inputs)
-        y, state = self._run(x, 1, x.shape[0], state)
-        return y.reshape(x.shape[0], -1), state
+        batch = len(x)
+        memory, state = self._run(x, 1, batch, state)
+        return np.ndarray((batch, self.width), _FLOAT32, memory), state
 
     def sequence(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
         """Many steps: x (time, batch, in) float32 -> (time, batch, directions·out), and the state after the last.
@@ -152,15 +164,16 @@ class PackedLSTM:
             InputError: x or the state does not fit.
         """
         x = check_input(x, 3, self.inputs)
-        y, state = self._run(x, x.shape[0], x.shape[1], state)
-        return y.reshape(*x.shape[:2], -1), state
+        steps, batch, _ = x.shape
+        memory, state = self._run(x, steps, batch, state)
+        return np.ndarray((steps, batch, self.width), _FLOAT32, memory), state
 
     def _run(self, x: Floats, steps: int, batch: int, state: State | None) -> tuple[Floats, State]:
-        """As `sequence`, but y is flat. Short, for it runs at each step: a step takes some tens of microseconds."""
+        """Memory that begins with y, and the state. Short, for it runs at each step, which takes ten microseconds."""
         before = self.initial(batch) if state is None else state
         check_state(before, self, batch)
-        count = steps * batch * self.outputs * self.directions
-        memory: Floats = np.empty(count + len(before.values), np.float32)  # y, and the state after it
+        count, size = steps * batch * self.width, before.size
+        memory: Floats = np.empty(count + size, _FLOAT32)  # y, and the state after it
         place = memory_of(memory)
         after = byref(place, 4 * count)
         handle = self.handle
@@ -168,6 +181,6 @@ class PackedLSTM:
         if result != 0:
             check(handle.library, result)
         if steps == 1:
-            return memory[:count], State(memory[count:], after, batch, self)
+            return memory, State(memory, after, size, batch, self)
         values = memory[count:].copy()  # a state that is kept must not keep a long output
-        return memory[:count], State(values, pointer(values), batch, self)
+        return memory, State(values, pointer(values), size, batch, self)
