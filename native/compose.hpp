@@ -31,6 +31,14 @@ class Sum final : public Weight {
     for (const auto& part : parts_) part->row(i, out);
   }
   int most_singly() const override { return most_singly_of(parts_); }
+  WeightPointer columns_of(int first, int count) const override {
+    std::vector<WeightPointer> parts;
+    for (const auto& part : parts_) {
+      parts.push_back(part->columns_of(first, count));
+      if (!parts.back()) return nullptr;
+    }
+    return std::make_shared<Sum>(std::move(parts));
+  }
   size_t bytes() const override { return bytes_of(parts_); }
 
   static size_t bytes_of(const std::vector<WeightPointer>& parts) {

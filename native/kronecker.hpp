@@ -80,6 +80,23 @@ class Kronecker final : public Weight {
     return kFew;
   }
 
+  // Where they are whole columns of the first factor.
+  WeightPointer columns_of(int first, int count) const override {
+    const auto [m, n] = shapes_[0];
+    const int below = columns / n, terms = terms_;
+    if (first % below != 0 || count % below != 0) return nullptr;
+    std::vector<FactorShape> shapes = shapes_;
+    shapes[0].columns = count / below;
+    std::vector<float> some;
+    for (int row = 0; row < terms * m; ++row) {
+      const float* from = values_[0].data() + static_cast<size_t>(row) * n + first / below;
+      some.insert(some.end(), from, from + count / below);
+    }
+    std::vector<const float*> factors{some.data()};
+    for (size_t f = 1; f < shapes_.size(); ++f) factors.push_back(values_[f].data());
+    return std::make_shared<Kronecker>(terms, std::move(shapes), factors.data());
+  }
+
   size_t bytes() const override {
     size_t total = 0;
     for (const auto& factor : values_) total += 2 * factor.size();

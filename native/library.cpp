@@ -90,7 +90,7 @@ void each_of_state(const void* handle, State* state, Array* h, Array* c, int bat
 
 }  // namespace
 
-API int dopant_version() { return 3; }
+API int dopant_version() { return 4; }
 API const char* dopant_error() { return last_error.c_str(); }
 
 // The best level of this processor among those that build_native.py builds.
@@ -200,6 +200,7 @@ API void* dopant_lstm(int count, int directions, const void* const* input, const
   }
 }
 API void dopant_free_lstm(void* handle) { delete static_cast<Lstm*>(handle); }
+API int64_t dopant_lstm_bytes(const void* handle) { return static_cast<int64_t>(static_cast<const Lstm*>(handle)->bytes()); }
 API int64_t dopant_state_size(const void* handle, int batch) {
   return static_cast<int64_t>(static_cast<const Lstm*>(handle)->state_size(batch));
 }

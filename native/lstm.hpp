@@ -1,7 +1,7 @@
 // A stack of LSTM layers, one or two directions each, with state carried by the caller.
 //
-// Each step multiplies [x; h]. Computing the inputs' part of many steps at once, as dense LSTMs do, was measured and is
-// no gain: a compressed matrix is small enough to be read from the cache anew.
+// Each step multiplies [x; h], or x and h. Of one sequence the inputs' part of many steps is computed at once where many
+// lanes take less time than one after the other (`most_singly`): without the permutes of AVX-512 a sparse matrix does.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +32,8 @@ class Lstm {
   // fast: σ and tanh by tables.
   Lstm(std::vector<LstmLayer> layers, int directions, bool fast)
       : layers_(std::move(layers)), directions_(directions), fast_(fast) {
-    for (const LstmLayer& layer : layers_) {
+    for (LstmLayer& layer : layers_) {
+      set_apart(layer);
       size_of_one_ += static_cast<size_t>(layer.outputs() + layer.hidden);
       most_singly_ = std::min(most_singly_, most_singly_of(std::array{layer.input, layer.recurrent, layer.projection}));
     }
@@ -42,6 +43,14 @@ class Lstm {
   int inputs() const { return layers_.front().inputs; }
   int outputs() const { return layers_.back().outputs() * directions_; }
   const std::vector<LstmLayer>& layers() const { return layers_; }
+
+  size_t bytes() const {
+    size_t total = 0;
+    for (const LstmLayer& layer : layers_)
+      for (const WeightPointer& weight : {layer.input, layer.recurrent, layer.projection})
+        if (weight) total += weight->bytes();
+    return total;
+  }
 
   // How many sequences of a batch are computed together: all, or one after the other where weights are faster so.
   int together(int batch) const { return one_by_one(batch, most_singly_) ? 1 : batch; }
@@ -82,6 +91,16 @@ class Lstm {
   }
 
  private:
+  static constexpr int kAhead = 4;  // steps at least whose inputs' part is computed at once
+
+  // Two weights, of x and of h, for one of [x; h], where steps can then be computed ahead.
+  static void set_apart(LstmLayer& layer) {
+    if (layer.recurrent || layer.input->most_singly() > 1) return;
+    const WeightPointer x = layer.input->columns_of(0, layer.inputs);
+    const WeightPointer h = layer.input->columns_of(layer.inputs, layer.outputs());
+    if (x && h) layer.input = x, layer.recurrent = h;
+  }
+
   struct Part {  // of a batch: `count` sequences, which lie together in a step of x and y
     const float* x;
     float* y;
@@ -167,6 +186,13 @@ class Lstm {
     bool backward, fast;
     Soon soon = {};  // of all of the steps
 
+    bool steps_ahead() const {
+      return layer.recurrent && lanes == 1 && steps >= kAhead && layer.input->most_singly() == 1;
+    }
+    // So many steps from the n-th on are computed at once, and where the first of their inputs in time lies.
+    int items_from(int n) const { return std::min(kMostItems, steps - n); }
+    const float* input_from(int n) const { return std::min(input(n), input(n + items_from(n) - 1)); }
+
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
 
@@ -182,14 +208,21 @@ class Lstm {
       Arena::Scope scope(arena);
       const size_t h_size = static_cast<size_t>(layer.outputs()) * lanes;
       const float* c = (before != nullptr ? before : after) + h_size;
-      float* gates = arena.take<float>(static_cast<size_t>(4) * layer.hidden * lanes);
+      const bool ahead = steps_ahead();
+      const size_t gates_size = static_cast<size_t>(4) * layer.hidden * lanes;
+      float* room = arena.take<float>(gates_size * static_cast<size_t>(ahead ? std::min(kMostItems, steps) : 1));
       float* hidden = layer.projection ? arena.take<float>(static_cast<size_t>(layer.hidden) * lanes) : nullptr;
       const size_t x_size = layer.recurrent ? 0 : static_cast<size_t>(layer.inputs) * lanes;
       float* kept = joint + x_size;
       if (before != nullptr) std::memcpy(kept, before, sizeof(float) * h_size);
       for (int n = 0; n < steps; ++n, c = after + h_size) {
         float* h = y + static_cast<size_t>(step(n)) * y_stride;
-        if (layer.recurrent) {
+        float* gates = room;
+        if (ahead) {
+          if (n % kMostItems == 0) layer.input->linear(nullptr, input_from(n), items_from(n), room);
+          gates += static_cast<size_t>(input(n) - input_from(n / kMostItems * kMostItems)) / layer.inputs * gates_size;
+          layer.recurrent->apply(kept, gates, lanes);
+        } else if (layer.recurrent) {
           layer.input->set(input(n), gates, lanes);
           layer.recurrent->apply(kept, gates, lanes);
         } else {

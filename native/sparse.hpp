@@ -65,6 +65,22 @@ class Sparse final : public Weight {
     });
   }
 
+  WeightPointer columns_of(int first, int count) const override {
+    const std::vector<Entry<T, Index>> all = entries();
+    std::vector<int64_t> starts(static_cast<size_t>(rows) + 1);
+    std::vector<int32_t> column_of;
+    std::vector<T> values;
+    for (const auto& entry : all)
+      if (static_cast<int>(entry.column) >= first && static_cast<int>(entry.column) < first + count) {
+        ++starts[static_cast<size_t>(entry.row) + 1];
+        column_of.push_back(static_cast<int32_t>(entry.column) - first);
+        values.push_back(entry.value);
+      }
+    for (int r = 0; r < rows; ++r) starts[r + 1] += starts[r];
+    const float* scales = scales_.empty() ? nullptr : scales_.data();
+    return std::make_shared<Sparse>(rows, count, starts.data(), column_of.data(), values.data(), scales, fast_);
+  }
+
   size_t bytes() const override {
     const size_t made = for_8_.bytes + for_16_.bytes + for_32_.bytes + shorts_.bytes + bytes_.bytes;
     return scales_.size() * 4 + made + std::visit([](const auto& one) { return one.bytes(); }, one_);
@@ -81,6 +97,13 @@ class Sparse final : public Weight {
   template <class F>
   void each(F f) const {
     std::visit([&](const auto& one) { one.each(f); }, one_);
+  }
+  // Those that are not zero, in the order of rows and of columns within a row.
+  std::vector<Entry<T, Index>> entries() const {
+    std::vector<Entry<T, Index>> all;
+    each([&](int row, Index column, T value) { all.push_back({row, column, value}); });
+    std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.row != b.row ? a.row < b.row : a.column < b.column; });
+    return all;
   }
 
   void apply_rows(const float* scales, const float* x, float* y, int lanes) const {
@@ -134,13 +157,8 @@ class Sparse final : public Weight {
   template <class V>
   const SparseRows<V>& made(Made<V>& form, size_t column_bytes) const {
     std::call_once(form.once, [&] {
-      std::vector<Entry<T, Index>> entries;
-      each([&](int row, Index column, T value) { entries.push_back({row, column, value}); });
-      std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-        return a.row != b.row ? a.row < b.row : a.column < b.column;
-      });
       const float* scales = scales_.empty() ? nullptr : scales_.data();
-      form.rows = SparseRows<V>::from(entries, scales, rows, columns, static_cast<int>(column_bytes));
+      form.rows = SparseRows<V>::from(entries(), scales, rows, columns, static_cast<int>(column_bytes));
       form.bytes = form.rows.bytes();
     });
     return form.rows;

@@ -27,6 +27,9 @@ inline int lanes_of(int batch) {
 
 constexpr int kMostItems = 32;  // of a batch, at a time
 
+class Weight;
+using WeightPointer = std::shared_ptr<const Weight>;
+
 // So many lanes at most are faster one by one than filled up to 8 or 16, where kernels for one are at their best: banks,
 // and Kronecker products that fill registers. See `most_singly`.
 constexpr int kFew = 12;
@@ -65,12 +68,13 @@ class Weight {
   virtual bool shares_rows() const { return false; }
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;
+  // W[:, first : first + count] as a weight of its own; null where that would be another kind of weight.
+  virtual WeightPointer columns_of(int first, int count) const { return (void)first, (void)count, nullptr; }
   // Bytes held.
   virtual size_t bytes() const = 0;
 
   const int rows, columns;
 };
-using WeightPointer = std::shared_ptr<const Weight>;
 
 // Of all of some weights, those that are there.
 template <class Weights>

@@ -27,6 +27,7 @@ void* dopant_lstm(int count, int directions, const void* const* input, const voi
                   const void* const* projection, const float* const* bias, const int32_t* inputs,
                   const int32_t* hidden, int fast);
 void dopant_free_lstm(void* handle);
+int64_t dopant_lstm_bytes(const void* handle);
 int64_t dopant_state_size(const void* handle, int batch);
 int dopant_lstm_run(const void* handle, const float* x, int steps, int batch, const float* before, float* after,
                     float* y);

@@ -181,7 +181,7 @@ def test_copies_share_what_is_packed() -> None:
     lstm = packed(doped())
     x = np.ones((1, 20), np.float32)
     expected = lstm.step(x)[0]
-    for duplicate in (copy.copy(lstm), copy.deepcopy(lstm), copy.deepcopy(lstm.weights[0])):
+    for duplicate in (copy.copy(lstm), copy.deepcopy(lstm), copy.deepcopy(lstm.handle)):
         del duplicate
     gc.collect()
     np.testing.assert_array_equal(lstm.step(x)[0], expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import CDLL, c_char_p, c_double, c_int, c_int64, c_void_p
 from typing import Any
 
-VERSION = 3
+VERSION = 4
 """What `dopant_version` answers where it speaks this interface."""
 
 _ARRAY = _HANDLE = c_void_p  # of arrays the address, as in `array.ctypes.data`
@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dopant_rows": (c_int, (_HANDLE, _ARRAY, c_int64, _ARRAY)),
     "dopant_lstm": (_HANDLE, (c_int, c_int, _ARRAY, _ARRAY, _ARRAY, _ARRAY, _ARRAY, _ARRAY, c_int)),
     "dopant_free_lstm": (None, (_HANDLE,)),
+    "dopant_lstm_bytes": (c_int64, (_HANDLE,)),
     "dopant_state_size": (c_int64, (_HANDLE, c_int)),
     "dopant_lstm_run": (c_int, (_HANDLE, _ARRAY, c_int, c_int, _ARRAY, _ARRAY, _ARRAY)),
     "dopant_state_from": (None, (_HANDLE, _ARRAY, _ARRAY, c_int, _ARRAY)),

@@ -73,14 +73,14 @@ class PackedLSTM:
         self.width = lstm.output_size * lstm.directions
         self.count = lstm.num_layers * lstm.directions
         packer = Packer(library, precision)
-        self.weights: list[PackedWeight] = []
+        weights: list[PackedWeight] = []  # held until the LSTM, which keeps what it needs of them, is made
         handles: list[list[int | None]] = [[], [], []]  # of the input's, the recurrent and the projection's weights
         biases: list[Floats | None] = []
         inputs: list[int] = []
 
         def packed(kind: int, name: str, rows: int, columns: int) -> None:
-            self.weights.append(PackedWeight(lstm._weight(name), packer, (rows, columns)))
-            handles[kind].append(self.weights[-1].handle._as_parameter_.value)
+            weights.append(PackedWeight(lstm._weight(name), packer, (rows, columns)))
+            handles[kind].append(weights[-1].handle._as_parameter_.value)
 
         gates = 4 * self.hidden
         for layer in range(lstm.num_layers):
@@ -117,7 +117,7 @@ class PackedLSTM:
     @property
     def bytes(self) -> int:
         """Bytes that its weights hold."""
-        return sum(weight.bytes for weight in self.weights)
+        return int(self.handle.library.dopant_lstm_bytes(self.handle))
 
     def shapes(self, batch: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """The shapes of h and c."""
