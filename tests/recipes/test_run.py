@@ -91,6 +91,8 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
             {"method": "kronecker", "joint": False, "structure": {"per_gate": True}},
             "Kronecker alone, x and h apart, gate by gate",
         ),
+        ({"structure": {"per_bank": 4}}, "Doped Kronecker, 4 non-zeros in a bank"),
+        ({"structure": {"shapes": [[64, 4], [8, 32]]}}, "Doped Kronecker, 64×4 ⊗ 8×32"),
         ({"method": "hmf"}, "Hybrid, x and h apart (HMF)"),
         ({"method": "hmd", "structure": {"per_gate": False}}, "Hybrid (HMD), all gates as one"),
         ({"method": "hmf", "joint": True}, "Hybrid, x and h apart (HMF), x and h together"),

@@ -338,6 +338,8 @@ def _layout(recipe: Recipe) -> str:
     """Of what the structures are, where the recipe says so: the method has its own idea of that."""
     options = recipe.structure or {}
     words = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
+    if options.get("shapes") is not None:
+        words += ", " + " ⊗ ".join(f"{rows}×{columns}" for rows, columns in options["shapes"])
     if options.get("per_bank") is not None:
         words += f", {options['per_bank']} non-zeros in a bank"
     if recipe.joint == method_named(recipe.method).joint:
