@@ -2,8 +2,8 @@
 #pragma once
 
 #include <chrono>
-#include <vector>
 
+#include "arena.hpp"
 #include "vec.hpp"
 
 namespace dopant {
@@ -14,7 +14,7 @@ inline double seconds_now() {
 
 // Bytes read a second from a buffer of this size, by one thread; the best of several passes.
 inline double read_bandwidth(size_t bytes) {
-  std::vector<float> buffer(bytes / sizeof(float) + 8 * W, 1.0f);
+  const AlignedVector<float> buffer(bytes / sizeof(float) + 8 * W, 1.0f);
   const size_t count = bytes / sizeof(float) / (8 * W) * (8 * W);
   const int passes = static_cast<int>(1 + (size_t{64} << 20) / (bytes + 1));
   double best = 0.0;
@@ -23,6 +23,7 @@ inline double read_bandwidth(size_t bytes) {
     const double start = seconds_now();
     for (int pass = 0; pass < passes; ++pass) {
       for (size_t i = 0; i < count; i += 8 * W)
+#pragma GCC unroll 8
         for (int k = 0; k < 8; ++k) sums[k] += load<W>(buffer.data() + i + k * W);
       asm volatile("" : : "r"(buffer.data()) : "memory");
     }

@@ -193,7 +193,7 @@ struct SparseBanks {
     float* totals = arena.take<float>(static_cast<size_t>(count) * chunk * kGroup);
     for (int first = 0; first < groups(); first += chunk) {
       const int some = std::min(chunk, groups() - first), height = some * kGroup;
-      for (int k = 0; k < count; ++k) multiply_lane(lanes[k], first, some, totals + k * height);
+      for (int k = 0; k < count;) k += multiply_lanes(lanes + k, count - k, first, some, totals + k * height, height);
       const int row = first * kGroup, end = std::min(rows, row + height);
       if (count == 16)
         add_lanes<16>(scales, totals, height, row, end, y, stride);
@@ -239,21 +239,28 @@ struct SparseBanks {
     }
   }
 
-  void multiply_lane(const Lane& lane, int first, int count, float* totals) const {
-    switch (lane.now.count) {
-      case 1: return multiply_digits<1>(lane, first, count, totals);
-      case 3: return multiply_digits<3>(lane, first, count, totals);
-      case 4: return multiply_digits<4>(lane, first, count, totals);
-      default: std::memset(totals, 0, sizeof(float) * count * kGroup);
+  // The next lane, or the next four where these have one digit each: they then share the loads of units. How many it was.
+  int multiply_lanes(const Lane* lanes, int there, int first, int count, float* totals, int height) const {
+    const auto one_digit = [](const Lane& lane) { return lane.now.count == 1; };
+    if (there >= 4 && std::all_of(lanes, lanes + 4, one_digit)) {
+      multiply_digits<1, 4>(lanes, first, count, totals, height);
+      return 4;
     }
+    switch (lanes->now.count) {
+      case 1: multiply_digits<1, 1>(lanes, first, count, totals, height); break;
+      case 3: multiply_digits<3, 1>(lanes, first, count, totals, height); break;
+      case 4: multiply_digits<4, 1>(lanes, first, count, totals, height); break;
+      default: std::memset(totals, 0, sizeof(float) * static_cast<size_t>(height));
+    }
+    return 1;
   }
-  template <int D>
-  void multiply_digits(const Lane& lane, int first, int count, float* totals) const {
+  template <int D, int L>
+  void multiply_digits(const Lane* lanes, int first, int count, float* totals, int height) const {
     switch (registers) {
-      case 1: return multiply_groups<D, 1>(lane, first, count, totals);
-      case 2: return multiply_groups<D, 2>(lane, first, count, totals);
-      case 3: return multiply_groups<D, 3>(lane, first, count, totals);
-      default: return multiply_groups<D, 4>(lane, first, count, totals);
+      case 1: return multiply_groups<D, L, 1>(lanes, first, count, totals, height);
+      case 2: return multiply_groups<D, L, 2>(lanes, first, count, totals, height);
+      case 3: return multiply_groups<D, L, 3>(lanes, first, count, totals, height);
+      default: return multiply_groups<D, L, 4>(lanes, first, count, totals, height);
     }
   }
 
@@ -270,43 +277,51 @@ struct SparseBanks {
     }
   }
 
-  // totals (count · 64 rows) = `count` groups' sums of D digits in R registers a bank, the last digit counting `scale`.
-  template <int D, int R>
-  __attribute__((noinline)) void multiply_groups(const Lane& lane, int first, int count, float* totals) const {
-    constexpr int U = D * R <= 8 ? kUnits : kUnits / 2;  // as many units as registers allow
+  // totals (L, count · 64 rows), `height` apart = `count` groups' sums of L lanes with D digits in R registers a bank.
+  template <int D, int L, int R>
+  __attribute__((noinline)) void multiply_groups(const Lane* lanes, int first, int count, float* totals, int height) const {
+    constexpr int U = D * L * R <= 8 ? kUnits : kUnits / 2;  // as many units as registers allow
     const uint8_t* group = units.data() + first * group_bytes();
     const int32_t* begin = begins.data() + static_cast<size_t>(first) * kGroup;
     for (; count > 0; --count, group += group_bytes())
       for (int from = 0; from < kUnits; from += U) {
-        __m512i total[U][D];
+        __m512i total[U][L][D];
 #pragma GCC unroll 4
-        for (int u = 0; u < U; ++u, begin += kHeight) {
-          total[u][0] = _mm512_load_si512(begin);
+        for (int u = 0; u < U; ++u, begin += kHeight)
 #pragma GCC unroll 4
-          for (int d = 1; d < D; ++d) total[u][d] = _mm512_setzero_si512();
-        }
+          for (int l = 0; l < L; ++l) {
+            total[u][l][0] = _mm512_load_si512(begin);
+#pragma GCC unroll 4
+            for (int d = 1; d < D; ++d) total[u][l][d] = _mm512_setzero_si512();
+          }
         const uint8_t* unit = group + from * kUnitBytes;
         size_t strip = 0;
         for (int bank = 0; bank < banks(); ++bank, unit += kUnits * kUnitBytes, strip += R * 64) {
-          __m512i x[D][R];
+          __m512i x[L][D][R];
 #pragma GCC unroll 4
-          for (int d = 0; d < D; ++d)
+          for (int l = 0; l < L; ++l)
 #pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) x[d][r] = _mm512_load_si512(lane.digits[d] + strip + r * 64);
+            for (int d = 0; d < D; ++d)
+#pragma GCC unroll 4
+              for (int r = 0; r < R; ++r) x[l][d][r] = _mm512_load_si512(lanes[l].digits[d] + strip + r * 64);
 #pragma GCC unroll 4
           for (int u = 0; u < U; ++u) {
             __m512i index = _mm512_load_si512(unit + u * kUnitBytes), values = _mm512_load_si512(unit + u * kUnitBytes + 64);
             asm("" : "+v"(index), "+v"(values));  // loaded once, not for each digit
 #pragma GCC unroll 4
-            for (int d = 0; d < D; ++d) {
-              const __m512i chosen = looked_up<R>(x[d], index);
-              // _mm512_dpbusd_epi32, which GCC 12 copies every sum for, before and after.
-              asm("vpdpbusd %2, %1, %0" : "+v"(total[u][d]) : "v"(chosen), "v"(values));
-            }
+            for (int l = 0; l < L; ++l)
+#pragma GCC unroll 4
+              for (int d = 0; d < D; ++d) {
+                const __m512i chosen = looked_up<R>(x[l][d], index);
+                // _mm512_dpbusd_epi32, which GCC 12 copies every sum for, before and after.
+                asm("vpdpbusd %2, %1, %0" : "+v"(total[u][l][d]) : "v"(chosen), "v"(values));
+              }
           }
         }
 #pragma GCC unroll 4
-        for (int u = 0; u < U; ++u, totals += kHeight) _mm512_store_ps(totals, number<D>(total[u], lane.now.scale));
+        for (int u = 0; u < U; ++u, totals += kHeight)
+#pragma GCC unroll 4
+          for (int l = 0; l < L; ++l) _mm512_store_ps(totals + l * height, number<D>(total[u][l], lanes[l].now.scale));
       }
   }
 
