@@ -31,6 +31,7 @@ class Sum final : public Weight {
     for (const auto& part : parts_) part->row(i, out);
   }
   int most_singly() const override { return most_singly_of(parts_); }
+  bool gains_by_lanes() const override { return any_gains_by_lanes(parts_); }
   WeightPointer columns_of(int first, int count) const override {
     std::vector<WeightPointer> parts;
     for (const auto& part : parts_) {
@@ -70,6 +71,7 @@ class Stack final : public Weight {
     }
   }
   int most_singly() const override { return most_singly_of(parts_); }
+  bool gains_by_lanes() const override { return any_gains_by_lanes(parts_); }
   size_t bytes() const override { return Sum::bytes_of(parts_); }
 
  private:
@@ -109,6 +111,7 @@ class Product final : public Weight {
     }
   }
   int most_singly() const override { return most_singly_of(std::array{left_, right_}); }
+  bool gains_by_lanes() const override { return any_gains_by_lanes(std::array{left_, right_}); }
   size_t bytes() const override { return left_->bytes() + right_->bytes(); }
 
  private:

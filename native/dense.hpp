@@ -32,6 +32,8 @@ class Dense final : public Weight {
     values_.resize(values_.size() + 64);  // kernels read whole registers
   }
 
+  bool gains_by_lanes() const override { return true; }
+
   // Few items: dot products, of blocks of rows with all of them. Many: a GEMM, whose sums need no adding up.
   void linear(const float* bias, const float* x, int batch, float* y) const override {
     if (batch > kFew) return Weight::linear(bias, x, batch, y);

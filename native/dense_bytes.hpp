@@ -32,6 +32,8 @@ class DenseBytes final : public Weight {
       }
   }
 
+  bool gains_by_lanes() const override { return true; }
+
   void linear(const float* bias, const float* x, int batch, float* y) const override {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);

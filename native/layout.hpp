@@ -8,21 +8,21 @@
 
 namespace dopant {
 
-// Vectors consist of lanes of four numbers, within which processors move them faster than across. Of each lane of a and b
-// the first or the second half, in turns, `Size` numbers of each.
+// Processors move numbers faster within each four of a register than across. Of each four of a and b the first or the second
+// half, in turns, `Size` numbers of each.
 template <int N, int Size, bool Second, int... I>
 inline Vec<N> zip(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, ((I / Size % 2 * N) + I / 4 * 4 + I % Size + (I % 4 / (2 * Size) + Second * (2 / Size)) * Size)...);
 }
-// Every other lane of a, then of b: those with even or with odd numbers.
+// Every other four of a, then of b: those with even or with odd numbers.
 template <int N, bool Odd, int... I>
 inline Vec<N> deal(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (I / (N / 2) * N + I % (N / 2) / 4 * 8 + Odd * 4 + I % 4)...);
 }
 
-// 4 × 4 numbers within each lane of each four of K vectors, transposed.
+// The n-th fours of each four of K vectors, transposed as 4 × 4 numbers.
 template <int N, int K>
-inline void transpose_within_lanes(Vec<N> (&a)[K]) {
+inline void transpose_fours(Vec<N> (&a)[K]) {
   constexpr auto all = std::make_integer_sequence<int, N>();
   Vec<N> b[K];
 #pragma GCC unroll 16
@@ -39,15 +39,15 @@ inline void transpose_within_lanes(Vec<N> (&a)[K]) {
     }
 }
 
-// put(j, the j-th lanes of all) of two vectors of two lanes, or of four of four.
+// put(j, the j-th fours of all) of two vectors of 8 numbers, or of four of 16.
 template <class Put>
-inline void each_lane(Vec<8> a, Vec<8> b, Put put) {
+inline void each_four(Vec<8> a, Vec<8> b, Put put) {
   constexpr auto all = std::make_integer_sequence<int, 8>();
   put(0, deal<8, false>(a, b, all));
   put(1, deal<8, true>(a, b, all));
 }
 template <class Put>
-inline void each_lane(Vec<16> a, Vec<16> b, Vec<16> c, Vec<16> d, Put put) {
+inline void each_four(Vec<16> a, Vec<16> b, Vec<16> c, Vec<16> d, Put put) {
   constexpr auto all = std::make_integer_sequence<int, 16>();
   const Vec<16> even = deal<16, false>(a, b, all), odd = deal<16, true>(a, b, all);
   const Vec<16> even_too = deal<16, false>(c, d, all), odd_too = deal<16, true>(c, d, all);
@@ -63,14 +63,14 @@ inline void transpose_block(const float* from, size_t from_stride, Put put) {
   Vec<N> a[N];
 #pragma GCC unroll 16
   for (int r = 0; r < N; ++r) a[r] = load<N>(from + r * from_stride);
-  transpose_within_lanes<N>(a);
-  // Lane j of a[4 i + k] is now lane i of row 4 j + k.
+  transpose_fours<N>(a);
+  // The j-th four of a[4 i + k] is now the i-th four of row 4 j + k.
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
-    const auto put_lane = [&](int j, Vec<N> row) { put(4 * j + k, row); };
+    const auto put_four = [&](int j, Vec<N> row) { put(4 * j + k, row); };
     if constexpr (N == 4) put(k, a[k]);
-    if constexpr (N == 8) each_lane(a[k], a[k + 4], put_lane);
-    if constexpr (N == 16) each_lane(a[k], a[k + 4], a[k + 8], a[k + 12], put_lane);
+    if constexpr (N == 8) each_four(a[k], a[k + 4], put_four);
+    if constexpr (N == 16) each_four(a[k], a[k + 4], a[k + 8], a[k + 12], put_four);
   }
 }
 // A block of 8 × 16, transposed: put(r, rows r and r + 1) for every other of its rows of 8.
@@ -79,10 +79,10 @@ inline void transpose_8_by_16(const float* from, size_t from_stride, Put put) {
   Vec<16> a[8];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r) a[r] = load<16>(from + r * from_stride);
-  transpose_within_lanes<16>(a);
+  transpose_fours<16>(a);
 #pragma GCC unroll 2
   for (int k = 0; k < 4; k += 2)
-    each_lane(a[k], a[k + 4], a[k + 1], a[k + 5], [&](int j, Vec<16> rows) { put(4 * j + k, rows); });
+    each_four(a[k], a[k + 4], a[k + 1], a[k + 5], [&](int j, Vec<16> rows) { put(4 * j + k, rows); });
 }
 
 // Blocks, the shorter way first, so that the cache lines that are read and written stay at hand until they are done with.

@@ -1,7 +1,7 @@
 // A stack of LSTM layers, one or two directions each, with state carried by the caller.
 //
-// Each step multiplies [x; h], or x and h. Of one sequence the inputs' part of many steps is computed at once where many
-// lanes take less time than one after the other (`most_singly`): without the permutes of AVX-512 a sparse matrix does.
+// Each step multiplies [x; h], or x and h. Of one sequence the inputs' part of many steps is computed at once where a weight
+// gains by it: a dense one does, and without the permutes of AVX-512 a sparse one.
 #pragma once
 
 #include <algorithm>
@@ -53,7 +53,7 @@ class Lstm {
   }
 
   // How many sequences of a batch are computed together: all, or one after the other where weights are faster so.
-  int together(int batch) const { return one_by_one(batch, most_singly_) ? 1 : batch; }
+  int together(int batch) const { return singly(batch, most_singly_) ? 1 : batch; }
 
   // Floats of a state: for each layer and direction h (outputs, lanes), then c (hidden, lanes), of all sequences that are
   // computed together; then of the next ones.
@@ -95,7 +95,7 @@ class Lstm {
 
   // Two weights, of x and of h, for one of [x; h], where steps can then be computed ahead.
   static void set_apart(LstmLayer& layer) {
-    if (layer.recurrent || layer.input->most_singly() > 1) return;
+    if (layer.recurrent || !layer.input->gains_by_lanes()) return;
     const WeightPointer x = layer.input->columns_of(0, layer.inputs);
     const WeightPointer h = layer.input->columns_of(layer.inputs, layer.outputs());
     if (x && h) layer.input = x, layer.recurrent = h;
@@ -141,8 +141,8 @@ class Lstm {
       for (size_t i = 0; i < count; ++i) {
         const LstmLayer& layer = lstm.layers_[i];
         const size_t x_size = static_cast<size_t>(layer.inputs) * lanes, h_size = static_cast<size_t>(layer.outputs()) * lanes;
-        const bool behind = steps == 1 && !layer.recurrent;
-        if (i % directions == 0) outputs[i / directions] = arena.take<float>(steps * x_size + (behind ? h_size : 0));
+        const bool behind = steps == 1 && !layer.recurrent;  // in one direction perhaps, and not in the other
+        if (i % directions == 0) outputs[i / directions] = arena.take<float>(steps * x_size + (steps == 1 ? h_size : 0));
         joint[i] = behind ? outputs[i / directions] : arena.take<float>((layer.recurrent ? 0 : x_size) + h_size);
       }
       outputs[count / directions] = arena.take<float>(static_cast<size_t>(steps) * lstm.outputs() * lanes);
@@ -187,11 +187,8 @@ class Lstm {
     Soon soon = {};  // of all of the steps
 
     bool steps_ahead() const {
-      return layer.recurrent && lanes == 1 && steps >= kAhead && layer.input->most_singly() == 1;
+      return layer.recurrent && lanes == 1 && steps >= kAhead && layer.input->gains_by_lanes();
     }
-    // So many steps from the n-th on are computed at once, and where the first of their inputs in time lies.
-    int items_from(int n) const { return std::min(kMostItems, steps - n); }
-    const float* input_from(int n) const { return std::min(input(n), input(n + items_from(n) - 1)); }
 
     int step(int n) const { return backward ? steps - 1 - n : n; }
     const float* input(int n) const { return x + static_cast<size_t>(step(n)) * layer.inputs * lanes; }
@@ -219,8 +216,9 @@ class Lstm {
         float* h = y + static_cast<size_t>(step(n)) * y_stride;
         float* gates = room;
         if (ahead) {
-          if (n % kMostItems == 0) layer.input->linear(nullptr, input_from(n), items_from(n), room);
-          gates += static_cast<size_t>(input(n) - input_from(n / kMostItems * kMostItems)) / layer.inputs * gates_size;
+          const int nth = n % kMostItems, count = std::min(kMostItems, steps - (n - nth));
+          if (nth == 0) layer.input->linear(nullptr, std::min(input(n), input(n + count - 1)), count, room);
+          gates += static_cast<size_t>(backward ? count - 1 - nth : nth) * gates_size;
           layer.recurrent->apply(kept, gates, lanes);
         } else if (layer.recurrent) {
           layer.input->set(input(n), gates, lanes);

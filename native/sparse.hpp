@@ -58,6 +58,8 @@ class Sparse final : public Weight {
     return std::visit([](const auto& one) { return one.most_singly(); }, one_);
   }
 
+  bool gains_by_lanes() const override { return std::holds_alternative<SparseSlices<T, Index>>(one_); }
+
   // Slow: a weight that is there to be looked up is a SparseLookup.
   void row(int i, float* out) const override {
     each([&](int row, Index column, T value) {

@@ -37,7 +37,7 @@ struct SparseBanks {
   AlignedVector<int32_t> begins;  // what each row's sum of first digits begins with, as these have an offset
   SparseSlices<T, Index> rest;
 
-  int most_singly() const { return kFew; }
+  int most_singly() const { return exact ? kFew : 10; }
   int banks() const { return static_cast<int>(edges.size()) - 1; }
   int groups() const { return (rows + kGroup - 1) / kGroup; }
   size_t bytes() const { return (edges.size() + begins.size()) * 4 + units.size() + rest.bytes(); }
@@ -148,6 +148,7 @@ struct SparseBanks {
     Digits now;   // of a turn
     bool done;
   };
+  using Scales = float[kLanes];  // of the lanes' digits
 
   // The units' part of `count` lanes; rows of x and y lie `stride` apart. A lane's digits may take several turns.
   void apply_units(const float* scales, const float* x, float* y, int count, size_t stride) const {
@@ -164,7 +165,7 @@ struct SparseBanks {
     for (int k = 0; k < count; ++k) {
       lanes[k].left = left + k * width;
       for (int d = 0; d < (exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(room);
-      lanes[k].done = false;
+      lanes[k].done = largest_size(lanes[k].left, columns) == 0.0f;  // one that is there to fill a register up
     }
     for (bool all = false; !all;) {
       all = true;
@@ -182,12 +183,15 @@ struct SparseBanks {
         lane.done = lane.now.all || lane.now.count == 0;
         all = all && lane.done;
       }
-      multiply(scales, lanes, count, y, stride, arena);
+      Scales scale_of_lane;
+      for (int k = 0; k < count; ++k) scale_of_lane[k] = lanes[k].now.count == 0 ? 1.0f : lanes[k].now.scale;
+      multiply(scales, lanes, count, scale_of_lane, y, stride, arena);
     }
   }
 
   // y += scale[row] · (units · digits) of all lanes.
-  void multiply(const float* scales, const Lane* lanes, int count, float* y, size_t stride, Arena& arena) const {
+  void multiply(const float* scales, const Lane* lanes, int count, const Scales& scale_of_lane, float* y, size_t stride,
+                Arena& arena) const {
     Arena::Scope scope(arena);
     const int chunk = std::max(1, static_cast<int>(kChunkBytes / group_bytes()));
     float* totals = arena.take<float>(static_cast<size_t>(count) * chunk * kGroup);
@@ -196,34 +200,37 @@ struct SparseBanks {
       for (int k = 0; k < count;) k += multiply_lanes(lanes + k, count - k, first, some, totals + k * height, height);
       const int row = first * kGroup, end = std::min(rows, row + height);
       if (count == 16)
-        add_lanes<16>(scales, totals, height, row, end, y, stride);
+        add_lanes<16>(scales, scale_of_lane, totals, height, row, end, y, stride);
       else if (count == 8)
-        add_lanes<8>(scales, totals, height, row, end, y, stride);
+        add_lanes<8>(scales, scale_of_lane, totals, height, row, end, y, stride);
       else if (count == 4)
-        add_lanes<4>(scales, totals, height, row, end, y, stride);
+        add_lanes<4>(scales, scale_of_lane, totals, height, row, end, y, stride);
       else
-        add_lane(scales, totals, row, end, y);
+        add_lane(scales, scale_of_lane[0], totals, row, end, y);
     }
   }
 
-  // y[row … end - 1] += scale · totals: of one lane, ...
-  static void add_lane(const float* scales, const float* totals, int row, int end, float* y) {
+  // y[row … end - 1] += the row's and the lane's scale · totals: of one lane, ...
+  static void add_lane(const float* scales, float scale_of_lane, const float* totals, int row, int end, float* y) {
     for (; row < end; row += 16, totals += 16) {
       const __mmask16 there = lanes_left(end - row);
-      const __m512 scale = scales == nullptr ? _mm512_set1_ps(1.0f) : _mm512_maskz_loadu_ps(there, scales + row);
+      __m512 scale = _mm512_set1_ps(scale_of_lane);
+      if (scales != nullptr) scale = _mm512_mul_ps(scale, _mm512_maskz_loadu_ps(there, scales + row));
       const __m512 before = _mm512_maskz_loadu_ps(there, y + row);
       _mm512_mask_storeu_ps(y + row, there, _mm512_fmadd_ps(scale, _mm512_load_ps(totals), before));
     }
   }
   // or of N, whose totals lie `height` apart. Eight fill half of a register, so two rows come at a time.
   template <int N>
-  static void add_lanes(const float* scales, const float* totals, int height, int row, int end, float* y, size_t stride) {
-    const auto scale_of = [=](int r) { return scales == nullptr ? 1.0f : scales[r]; };
+  static void add_lanes(const float* scales, const Scales& scale_of_lane, const float* totals, int height, int row, int end,
+                        float* y, size_t stride) {
+    const Vec<N> scale_of_lanes = load<N>(scale_of_lane);
+    const auto scale_of = [=](int r) { return scales == nullptr ? scale_of_lanes : scales[r] * scale_of_lanes; };
     const auto add = [=](int r, auto total) {
       constexpr int M = sizeof(total) / sizeof(float);
       float* to = y + r * stride;
       if constexpr (M > N) {
-        if (r + 1 < end) return store<M>(to, load<M>(to) + join<N>(all<N>(scale_of(r)), all<N>(scale_of(r + 1))) * total);
+        if (r + 1 < end) return store<M>(to, load<M>(to) + join<N>(scale_of(r), scale_of(r + 1)) * total);
         if (r < end) store<N>(to, load<N>(to) + scale_of(r) * first_half<N>(total));
       } else {
         if (r < end) store<N>(to, load<N>(to) + scale_of(r) * total);
@@ -277,7 +284,8 @@ struct SparseBanks {
     }
   }
 
-  // totals (L, count · 64 rows), `height` apart = `count` groups' sums of L lanes with D digits in R registers a bank.
+  // totals (L, count · 64 rows), `height` apart = `count` groups' sums of L lanes with D digits in R registers a bank, the
+  // last digit counting 1.
   template <int D, int L, int R>
   __attribute__((noinline)) void multiply_groups(const Lane* lanes, int first, int count, float* totals, int height) const {
     constexpr int U = D * L * R <= 8 ? kUnits : kUnits / 2;  // as many units as registers allow
@@ -321,12 +329,12 @@ struct SparseBanks {
 #pragma GCC unroll 4
         for (int u = 0; u < U; ++u, totals += kHeight)
 #pragma GCC unroll 4
-          for (int l = 0; l < L; ++l) _mm512_store_ps(totals + l * height, number<D>(total[u][l], lanes[l].now.scale));
+          for (int l = 0; l < L; ++l) _mm512_store_ps(totals + l * height, number<D>(total[u][l]));
       }
   }
 
   template <int D>
-  static __m512 number(const __m512i (&total)[D], float scale) {
+  static __m512 number(const __m512i (&total)[D]) {
     __m512 sum = _mm512_cvtepi32_ps(total[0]);
     if constexpr (D > 1) {
       // The first digit's sum has half of all numbers: it is added last.
@@ -335,7 +343,7 @@ struct SparseBanks {
       for (int d = 2; d < D; ++d) lower = _mm512_fmadd_ps(lower, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(total[d]));
       sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(D == 3 ? 0x1p16f : 0x1p24f), lower);
     }
-    return _mm512_mul_ps(sum, _mm512_set1_ps(scale));
+    return sum;
   }
 #else
   void apply_units(const float*, const float*, float*, int, size_t) const {}  // never made: see sparse.hpp

@@ -44,7 +44,8 @@ struct SparseSlices {
       for (size_t step = 0; step < steps; ++step)
         for (size_t n = first; n < first + kSlice; ++n) {
           const bool inside = step < length(n);
-          result.columns.push_back(inside ? entries[rows[n].first + step].column : 0);
+          // Filled up with a column that the row has: zero times infinity is NaN.
+          result.columns.push_back(n < rows.size() ? entries[std::min(rows[n].first + step, rows[n].second - 1)].column : 0);
           result.values.push_back(inside ? entries[rows[n].first + step].value : T{0});
         }
       result.starts.push_back(result.starts.back() + static_cast<int32_t>(steps));

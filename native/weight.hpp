@@ -33,7 +33,7 @@ using WeightPointer = std::shared_ptr<const Weight>;
 // So many lanes at most are faster one by one than filled up to 8 or 16, where kernels for one are at their best: banks,
 // and Kronecker products that fill registers. See `most_singly`.
 constexpr int kFew = 12;
-inline bool one_by_one(int batch, int most_singly) { return batch <= most_singly && batch % 8 != 0; }
+inline bool singly(int batch, int most_singly) { return batch <= most_singly && batch % 8 != 0; }
 
 class Weight {
  public:
@@ -48,7 +48,7 @@ class Weight {
   }
   // y (batch, rows) = x (batch, columns) Wᵀ + bias, as callers have them; bias may be null. Of kMostItems at most.
   virtual void linear(const float* bias, const float* x, int batch, float* y) const {
-    if (batch > 1 && one_by_one(batch, most_singly())) {
+    if (batch > 1 && singly(batch, most_singly())) {
       for (int b = 0; b < batch; ++b) linear(bias, x + static_cast<size_t>(b) * columns, 1, y + static_cast<size_t>(b) * rows);
       return;
     }
@@ -68,13 +68,21 @@ class Weight {
   virtual bool shares_rows() const { return false; }
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;
+  // Whether many lanes together take far less time than one after the other.
+  virtual bool gains_by_lanes() const { return false; }
   // W[:, first : first + count] as a weight of its own; null where that would be another kind of weight.
-  virtual WeightPointer columns_of(int first, int count) const { return (void)first, (void)count, nullptr; }
+  virtual WeightPointer columns_of(int, int) const { return nullptr; }
   // Bytes held.
   virtual size_t bytes() const = 0;
 
   const int rows, columns;
 };
+
+// Of some weights any one.
+template <class Weights>
+bool any_gains_by_lanes(const Weights& weights) {
+  return std::any_of(weights.begin(), weights.end(), [](const WeightPointer& weight) { return weight->gains_by_lanes(); });
+}
 
 // Of all of some weights, those that are there.
 template <class Weights>

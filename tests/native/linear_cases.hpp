@@ -157,6 +157,7 @@ inline void check_sparse() {
     with("even", 33, 300, [](int) { return 12; });
     with("even", 48, 561, [](int) { return 12; });
     with("even", 31, 757, [](int) { return 12; });
+    with("even, several turns of rows", 1100, 300, [](int) { return 12; });
     with("even but for two rows", 160, 300, [](int r) { return r % 90 == 5 ? 35 : 11; });
     with("uneven", 67, 300, [](int r) { return r % 9 == 0 ? 60 : r % 4; });
     with("empty", 10, 40, [](int) { return 0; });
@@ -312,6 +313,8 @@ inline void check_composed() {
     const Case overlay = sparse("overlay", Pattern(60, 42, count, random), false, kind, random);
     check_weight(sum(kronecker(1, {12, 6, 5, 7}, true, random), overlay), random);
     check_weight(sum(kronecker(2, {12, 6, 5, 7}, false, random), overlay), random);
+    const Pattern even(70, 131, [](int) { return 12; }, random);
+    check_weight(sum(dense(70, 131, random), sparse("even", even, false, kind, random)), random);
     check_weight(stack(overlay, dense(9, 42, random)), random);
     const Case small = kronecker(1, {3, 6, 3, 7}, kind == Values::kFast, random);
     check_weight(stack(stack(dense(1, 42, random), overlay), small), random);

@@ -338,7 +338,7 @@ def _layout(recipe: Recipe) -> str:
     """Of what the structures are, where the recipe says so: the method has its own idea of that."""
     options = recipe.structure or {}
     words = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
-    if options.get("shapes") is not None:
+    if options.get("shapes") is not None and recipe.method != "kronecker":  # alone, they are what the factor tells
         words += ", " + " ⊗ ".join(f"{rows}×{columns}" for rows, columns in options["shapes"])
     if options.get("per_bank") is not None:
         words += f", {options['per_bank']} non-zeros in a bank"

@@ -10,8 +10,6 @@ import numpy as np
 from dopant.errors import InputError
 from dopant.runtime.handle import Floats
 
-_FLOAT32 = np.dtype(np.float32)
-
 Shapes = Callable[[int], tuple[tuple[int, int, int], tuple[int, int, int]]]
 """The shapes of h and c for a batch."""
 
@@ -29,7 +27,7 @@ def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
         InputError: they are not float32 of (batch, inputs) or (time, batch, inputs), or there are none.
     """
     array = np.ascontiguousarray(x)
-    if array.dtype is not _FLOAT32 and array.dtype != _FLOAT32:
+    if array.dtype != np.float32:
         raise InputError(f"x must be float32, got {array.dtype}")
     if array.ndim != dimensions or array.shape[-1] != inputs or array.size == 0:
         wanted = f"(batch, {inputs})" if dimensions == 2 else f"(time, batch, {inputs})"
