@@ -17,6 +17,47 @@
 
 namespace dopant {
 
+// Columns first … first + count - 1 of a weight; the others multiply zeros.
+class SomeColumns final : public Weight {
+ public:
+  SomeColumns(WeightPointer whole, int first, int count)
+      : Weight(whole->rows, count), whole_(std::move(whole)), first_(first) {}
+
+  void apply(const float* x, float* y, int lanes) const override {
+    in_place(x, lanes, [&](const float* wide) { whole_->apply(wide, y, lanes); });
+  }
+  void set(const float* x, float* y, int lanes) const override {
+    in_place(x, lanes, [&](const float* wide) { whole_->set(wide, y, lanes); });
+  }
+  void row(int i, float* out) const override {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    float* wide = arena.take<float>(static_cast<size_t>(whole_->columns));
+    std::memset(wide, 0, sizeof(float) * static_cast<size_t>(whole_->columns));
+    whole_->row(i, wide);
+    for (int j = 0; j < columns; ++j) out[j] += wide[first_ + j];
+  }
+  int most_singly() const override { return whole_->most_singly(); }
+  size_t bytes() const override { return whole_->bytes(); }
+
+ private:
+  template <class Do>
+  void in_place(const float* x, int lanes, Do todo) const {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    const size_t before = static_cast<size_t>(first_) * lanes, count = static_cast<size_t>(columns) * lanes;
+    const size_t all = static_cast<size_t>(whole_->columns) * lanes;
+    float* wide = arena.take<float>(all);
+    std::fill(wide, wide + before, 0.0f);
+    std::memcpy(wide + before, x, sizeof(float) * count);
+    std::fill(wide + before + count, wide + all, 0.0f);
+    todo(wide);
+  }
+
+  const WeightPointer whole_;
+  const int first_;
+};
+
 struct FactorShape {
   int rows, columns;
 };
@@ -80,21 +121,22 @@ class Kronecker final : public Weight {
     return kFew;
   }
 
-  // Where they are whole columns of the first factor.
+  // The columns of the first factor that they lie in, as a product; of which they may be some.
   WeightPointer columns_of(int first, int count) const override {
     const auto [m, n] = shapes_[0];
-    const int below = columns / n, terms = terms_;
-    if (first % below != 0 || count % below != 0) return nullptr;
+    const int below = columns / n, from = first / below, end = (first + count + below - 1) / below;
     std::vector<FactorShape> shapes = shapes_;
-    shapes[0].columns = count / below;
+    shapes[0].columns = end - from;
     std::vector<float> some;
-    for (int row = 0; row < terms * m; ++row) {
-      const float* from = values_[0].data() + static_cast<size_t>(row) * n + first / below;
-      some.insert(some.end(), from, from + count / below);
+    for (int row = 0; row < terms_ * m; ++row) {
+      const float* values = values_[0].data() + static_cast<size_t>(row) * n;
+      some.insert(some.end(), values + from, values + end);
     }
     std::vector<const float*> factors{some.data()};
     for (size_t f = 1; f < shapes_.size(); ++f) factors.push_back(values_[f].data());
-    return std::make_shared<Kronecker>(terms, std::move(shapes), factors.data());
+    const WeightPointer product = std::make_shared<Kronecker>(terms_, std::move(shapes), factors.data());
+    if (product->columns == count) return product;
+    return std::make_shared<SomeColumns>(product, first - from * below, count);
   }
 
   size_t bytes() const override {
