@@ -220,7 +220,8 @@ struct SparseBanks {
       _mm512_mask_storeu_ps(y + row, there, _mm512_fmadd_ps(scale, _mm512_load_ps(totals), before));
     }
   }
-  // or of N, whose totals lie `height` apart. Eight fill half of a register, so two rows come at a time.
+  // or of N, whose totals lie `height` apart. Eight fill half of a register, so two rows come at a time; eight lanes are all
+  // that there are, so rows of y lie beside each other.
   template <int N>
   static void add_lanes(const float* scales, const Scales& scale_of_lane, const float* totals, int height, int row, int end,
                         float* y, size_t stride) {
