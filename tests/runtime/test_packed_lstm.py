@@ -16,7 +16,7 @@ import torch
 from dopant.errors import InputError
 from dopant.layers import LSTM
 from dopant.native import set_threads
-from dopant.native.library import library
+from dopant.native.library import choice, library
 from dopant.runtime.packed import Precision
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.structures import Dense
@@ -116,7 +116,8 @@ def test_fast_is_near() -> None:
 @pytest.mark.parametrize("factors", [ACROSS, APART])
 @pytest.mark.parametrize("batch", [1, 8, 32])
 def test_steps_are_the_sequence_and_leave_their_state_alone(batch: int, factors: tuple[tuple[int, int], ...]) -> None:
-    """But for rounding, where kernels compute the inputs' part of many steps at once."""
+    """To the last bit; but for rounding where kernels compute the inputs' part of many steps at once."""
+    allowed = 0.0 if batch > 1 or choice().level.startswith("avx512") else 1e-6
     lstm = packed(doped(factors))
     x = torch.randn(40, batch, 20).numpy()
     whole, last = lstm.sequence(x)
@@ -125,9 +126,9 @@ def test_steps_are_the_sequence_and_leave_their_state_alone(batch: int, factors:
         before = state.values.copy()
         y, after = lstm.step(x[t], state)
         np.testing.assert_array_equal(state.values, before)
-        np.testing.assert_allclose(y, whole[t], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(y, whole[t], rtol=0, atol=allowed)
         state = after
-    np.testing.assert_allclose(state.values, last.values, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(state.values, last.values, rtol=0, atol=allowed)
 
 
 def test_a_nan_reaches_the_output_and_no_other_sequence() -> None:
