@@ -160,10 +160,20 @@ inline float largest_size(const float* x, int count) {
 }
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// A mask of the first `count` of 8 lanes.
+inline __m256i first_lanes(int count) {
+  alignas(32) static constexpr int32_t kMasks[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMasks + 8 - count));
+}
+#endif
+
 // The first `count` lanes of a full register, the others zero / left alone.
 inline Vec<W> load_first(const float* p, int count) {
 #if defined(__AVX512F__)
   return (Vec<W>)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1u), p);
+#elif defined(__AVX2__)
+  return (Vec<W>)_mm256_maskload_ps(p, first_lanes(count));
 #else
   Vec<W> v{};
   std::memcpy(&v, p, sizeof(float) * static_cast<size_t>(count));
@@ -173,6 +183,8 @@ inline Vec<W> load_first(const float* p, int count) {
 inline void store_first(float* p, Vec<W> v, int count) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1u), (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, first_lanes(count), (__m256)v);
 #else
   std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
 #endif
