@@ -57,12 +57,12 @@ inline void each_four(Vec<16> a, Vec<16> b, Vec<16> c, Vec<16> d, Put put) {
   put(3, deal<16, true>(odd, odd_too, all));
 }
 
-// A block of N × N, transposed: put(r, row) for each of its rows.
-template <int N, class Put>
-inline void transpose_block(const float* from, size_t from_stride, Put put) {
+// A block of N × N, transposed: put(r, row) for each of its rows; row(r) is where the r-th is.
+template <int N, class Row, class Put>
+inline void transpose_rows(Row row, Put put) {
   Vec<N> a[N];
 #pragma GCC unroll 16
-  for (int r = 0; r < N; ++r) a[r] = load<N>(from + r * from_stride);
+  for (int r = 0; r < N; ++r) a[r] = load<N>(row(r));
   transpose_fours<N>(a);
   // The j-th four of a[4 i + k] is now the i-th four of row 4 j + k.
 #pragma GCC unroll 4
@@ -72,6 +72,10 @@ inline void transpose_block(const float* from, size_t from_stride, Put put) {
     if constexpr (N == 8) each_four(a[k], a[k + 4], put_four);
     if constexpr (N == 16) each_four(a[k], a[k + 4], a[k + 8], a[k + 12], put_four);
   }
+}
+template <int N, class Put>
+inline void transpose_block(const float* from, size_t from_stride, Put put) {
+  transpose_rows<N>([=](int r) { return from + r * from_stride; }, put);
 }
 // A block of 8 × 16, transposed: put(r, rows r and r + 1) for every other of its rows of 8.
 template <class Put>

@@ -1,8 +1,8 @@
 // A sparse weight: which form it is kept in, and for what.
 //
-// Banks serve any number of lanes. What does not fit them: one lane takes panels where the processor has the permutes for
-// them, else slices; more lanes take rows, and so few that panels are faster come one by one. The form for one lane is made
-// at once and holds everything; rows, in tiles for so many lanes, are made of it when they are first needed.
+// Where the processor has the permutes and dot instructions for them, 8-bit values lie in banks, or else in panels of bytes, and
+// that serves any number of lanes. Other values, and other processors: one lane takes panels of floats or slices, which hold
+// everything; more lanes take rows, in tiles for so many lanes, that are made of it when they are first needed.
 #pragma once
 
 #include <atomic>
@@ -12,7 +12,6 @@
 
 #include "sparse_banks.hpp"
 #include "sparse_panels.hpp"
-#include "sparse_rows_bytes.hpp"
 #include "sparse_rows_short.hpp"
 #include "weight.hpp"
 
@@ -84,7 +83,7 @@ class Sparse final : public Weight {
   }
 
   size_t bytes() const override {
-    const size_t made = for_8_.bytes + for_16_.bytes + for_32_.bytes + shorts_.bytes + bytes_.bytes;
+    const size_t made = for_8_.bytes + for_16_.bytes + for_32_.bytes + shorts_.bytes;
     return scales_.size() * 4 + made + std::visit([](const auto& one) { return one.bytes(); }, one_);
   }
 
@@ -109,44 +108,27 @@ class Sparse final : public Weight {
   }
 
   void apply_rows(const float* scales, const float* x, float* y, int lanes) const {
-    if constexpr (sizeof(T) == 1)
+    if constexpr (sizeof(T) == 1) {
       if (const auto* banks = std::get_if<SparseBanks<T, Index>>(&one_)) return banks->apply_lanes(scales, x, y, lanes);
+      if (const auto* panels = std::get_if<SparsePanels<T, Index, true>>(&one_)) return panels->apply_lanes(scales, x, y, lanes);
+    }
     Arena& arena = Arena::of_this_thread();
     int lane = 0;
-    if constexpr (sizeof(T) == 1)
-      if (fast_) lane = apply_fast(scales, x, y, lanes, arena);
+    if constexpr (kShorts && sizeof(T) == 1)  // in fast those that fill registers, up to the first that are not finite
+      while (fast_ && lane + 2 * W <= lanes &&
+             apply_short(made(shorts_, 2 * W * sizeof(int16_t)), scales, x + lane, y + lane, lanes, arena))
+        lane += 2 * W;
     if (lane == lanes) return;
     auto apply = [&](auto& form, int together) {
       made(form, static_cast<size_t>(together) * sizeof(float)).apply(x + lane, y + lane, lanes - lane, lanes, arena);
     };
     const int together = std::min(lanes, 2 * W);
-    if (together == 8 || (together < 8 && std::is_same_v<For8, float>))
+    if (together <= 8)
       apply(for_8_, 8);
     else if (together <= 16)
       apply(for_16_, 16);
     else
       apply(for_32_, 32);
-  }
-
-  // How many lanes are done: those that fill registers, up to the first registers with a value that is not finite.
-  int apply_fast(const float* scales, const float* x, float* y, int lanes, Arena& arena) const {
-    int lane = 0;
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-    auto applied = [&](auto together) {
-      if (lane + together > lanes) return false;
-      const auto& form = made(bytes_, 32);
-      if (!apply_bytes<together>(form, scales, x + lane, y + lane, lanes, arena)) return false;
-      lane += together;
-      return true;
-    };
-    while (applied(std::integral_constant<int, 32>{})) {}
-    if (!applied(std::integral_constant<int, 16>{})) applied(std::integral_constant<int, 8>{});
-#else
-    while (kShorts && lane + 2 * W <= lanes &&
-           apply_short(made(shorts_, 2 * W * sizeof(int16_t)), scales, x + lane, y + lane, lanes, arena))
-      lane += 2 * W;
-#endif
-    return lane;
   }
 
   template <class V>
@@ -169,13 +151,8 @@ class Sparse final : public Weight {
   const bool fast_;
   const std::vector<float> scales_;
   OneLane one_;
-  // Of 8 lanes, where reading the entries from the second-level cache counts, values take half the room; with more it is
-  // the arithmetic that counts, and floats need less, and with 4 there is no permute that spreads two of them.
-  using For8 = std::conditional_t<sizeof(T) == 1 && kBytes, Upper, float>;
-  mutable Made<For8> for_8_;
-  mutable Made<float> for_16_, for_32_;
+  mutable Made<float> for_8_, for_16_, for_32_;
   mutable Made<Shifted> shorts_;
-  mutable Made<int8_t> bytes_;
 };
 
 // A sparse matrix whose rows are looked up (an embedding).

@@ -14,8 +14,7 @@
 #include <optional>
 #include <vector>
 
-#include "bytes.hpp"
-#include "layout.hpp"
+#include "byte_lanes.hpp"
 #include "sparse_slices.hpp"
 
 namespace dopant {
@@ -72,18 +71,12 @@ struct SparseBanks {
   // The same of y (rows, lanes) and x (columns, lanes).
   void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
     const size_t stride = static_cast<size_t>(lanes);
-    for (int lane = 0; lane < lanes; lane += kLanes)
-      apply_units(scales, x + lane, y + lane, std::min(kLanes, lanes - lane), stride);
-    rest.each([&](int row, Index column, T value) {
-      const Vec<4> factor = all<4>((scales == nullptr ? 1.0f : scales[row]) * value);
-      const float* from = x + column * stride;
-      float* to = y + row * stride;
-      for (int lane = 0; lane < lanes; lane += 4) store<4>(to + lane, load<4>(to + lane) + factor * load<4>(from + lane));
-    });
+    for (int lane = 0; lane < lanes; lane += kByteLanes)
+      apply_units(scales, x + lane, y + lane, std::min(kByteLanes, lanes - lane), stride);
+    rest.apply_lanes(scales, x, y, lanes);
   }
 
  private:
-  static constexpr int kLanes = 16;              // at a time
   static constexpr size_t kChunkBytes = 12 << 10;  // of units, while they serve one lane after the other
 
   SparseBanks(int rows, int columns, int banks, bool exact) : rows(rows), columns(columns), exact(exact) {
@@ -142,62 +135,37 @@ struct SparseBanks {
   }
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-  struct Lane {
-    uint8_t* digits[kMostDigits];
-    float* left;  // of x
-    Digits now;   // of a turn
-    bool done;
-  };
-  using Scales = float[kLanes];  // of the lanes' digits
-
-  // The units' part of `count` lanes; rows of x and y lie `stride` apart. A lane's digits may take several turns.
+  // The units' part of `count` lanes; rows of x and y lie `stride` apart.
   void apply_units(const float* scales, const float* x, float* y, int count, size_t stride) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
-    const Strips strips{edges.data(), banks(), registers * 64};
-    const size_t room = static_cast<size_t>(strips.count) * strips.room, width = (static_cast<size_t>(columns) + 15) / 16 * 16;
-    float *left = arena.take<float>(width * count), *spare = arena.take<float>(width);
+    const auto slowly = [&](int k) {
+      each_in_units([&](int row, Index column, T value) {
+        y[row * stride + k] += (scales == nullptr ? 1.0f : scales[row]) * value * x[column * stride + k];
+      });
+    };
+    const ByteRoom room(count, exact, Strips{edges.data(), banks(), registers * 64}, arena);
     if (stride == 1)
-      std::memcpy(left, x, sizeof(float) * static_cast<size_t>(columns));
+      std::memcpy(room.x, x, sizeof(float) * static_cast<size_t>(columns));
     else
-      transpose(x, stride, columns, count, left, width);
-    Lane lanes[kLanes];
-    for (int k = 0; k < count; ++k) {
-      lanes[k].left = left + k * width;
-      for (int d = 0; d < (exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(room);
-      lanes[k].done = largest_size(lanes[k].left, columns) == 0.0f;  // one that is there to fill a register up
-    }
-    for (bool all = false; !all;) {
-      all = true;
-      for (int k = 0; k < count; ++k) {
-        Lane& lane = lanes[k];
-        if (lane.done) {
-          lane.now.count = 0;
-          continue;
-        }
-        lane.now = exact ? Digits::enough(lane.left, strips, lane.digits, spare) : Digits::one(lane.left, strips, lane.digits);
-        if (lane.now.count == 0)  // not finite: no bytes can stand for it
-          each_in_units([&](int row, Index column, T value) {
-            y[row * stride + k] += (scales == nullptr ? 1.0f : scales[row]) * value * x[column * stride + k];
-          });
-        lane.done = lane.now.all || lane.now.count == 0;
-        all = all && lane.done;
-      }
-      Scales scale_of_lane;
-      for (int k = 0; k < count; ++k) scale_of_lane[k] = lanes[k].now.count == 0 ? 1.0f : lanes[k].now.scale;
+      transpose(x, stride, columns, count, room.x, room.width);
+    in_turns(room, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
       multiply(scales, lanes, count, scale_of_lane, y, stride, arena);
-    }
+    });
   }
 
   // y += scale[row] · (units · digits) of all lanes.
-  void multiply(const float* scales, const Lane* lanes, int count, const Scales& scale_of_lane, float* y, size_t stride,
-                Arena& arena) const {
+  void multiply(const float* scales, const ByteLane* lanes, int count, const ByteScales& scale_of_lane, float* y,
+                size_t stride, Arena& arena) const {
     Arena::Scope scope(arena);
     const int chunk = std::max(1, static_cast<int>(kChunkBytes / group_bytes()));
     float* totals = arena.take<float>(static_cast<size_t>(count) * chunk * kGroup);
     for (int first = 0; first < groups(); first += chunk) {
       const int some = std::min(chunk, groups() - first), height = some * kGroup;
-      for (int k = 0; k < count;) k += multiply_lanes(lanes + k, count - k, first, some, totals + k * height, height);
+      for (int k = 0; k < count;)
+        k += next_lanes(lanes + k, count - k, [&](auto digits, auto together) {
+          multiply_lanes<digits, together>(lanes + k, first, some, totals + k * height, height);
+        });
       const int row = first * kGroup, end = std::min(rows, row + height);
       if (count == 16)
         add_lanes<16>(scales, scale_of_lane, totals, height, row, end, y, stride);
@@ -223,7 +191,7 @@ struct SparseBanks {
   // or of N, whose totals lie `height` apart. Eight fill half of a register, so two rows come at a time; eight lanes are all
   // that there are, so rows of y lie beside each other.
   template <int N>
-  static void add_lanes(const float* scales, const Scales& scale_of_lane, const float* totals, int height, int row, int end,
+  static void add_lanes(const float* scales, const ByteScales& scale_of_lane, const float* totals, int height, int row, int end,
                         float* y, size_t stride) {
     const Vec<N> scale_of_lanes = load<N>(scale_of_lane);
     const auto scale_of = [=](int r) { return scales == nullptr ? scale_of_lanes : scales[r] * scale_of_lanes; };
@@ -247,48 +215,22 @@ struct SparseBanks {
     }
   }
 
-  // The next lane, or the next four where these have one digit each: they then share the loads of units. How many it was.
-  int multiply_lanes(const Lane* lanes, int there, int first, int count, float* totals, int height) const {
-    const auto one_digit = [](const Lane& lane) { return lane.now.count == 1; };
-    if (there >= 4 && std::all_of(lanes, lanes + 4, one_digit)) {
-      multiply_digits<1, 4>(lanes, first, count, totals, height);
-      return 4;
-    }
-    switch (lanes->now.count) {
-      case 1: multiply_digits<1, 1>(lanes, first, count, totals, height); break;
-      case 3: multiply_digits<3, 1>(lanes, first, count, totals, height); break;
-      case 4: multiply_digits<4, 1>(lanes, first, count, totals, height); break;
-      default: std::memset(totals, 0, sizeof(float) * static_cast<size_t>(height));
-    }
-    return 1;
-  }
   template <int D, int L>
-  void multiply_digits(const Lane* lanes, int first, int count, float* totals, int height) const {
-    switch (registers) {
-      case 1: return multiply_groups<D, L, 1>(lanes, first, count, totals, height);
-      case 2: return multiply_groups<D, L, 2>(lanes, first, count, totals, height);
-      case 3: return multiply_groups<D, L, 3>(lanes, first, count, totals, height);
-      default: return multiply_groups<D, L, 4>(lanes, first, count, totals, height);
-    }
-  }
-
-  // What 64 bytes of index choose from R registers: 7 bits choose from two of them, the eighth which two.
-  template <int R>
-  static __m512i looked_up(const __m512i (&x)[R], __m512i index) {
-    if constexpr (R == 1) return _mm512_permutexvar_epi8(index, x[0]);
-    if constexpr (R > 1) {
-      const __m512i low = _mm512_permutex2var_epi8(x[0], index, x[1]);
-      if constexpr (R == 2) return low;
-      if constexpr (R == 3) return _mm512_mask_permutexvar_epi8(low, _mm512_movepi8_mask(index), index, x[2]);
-      if constexpr (R == 4)
-        return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index), _mm512_permutex2var_epi8(x[2], index, x[3]));
-    }
+  void multiply_lanes(const ByteLane* lanes, int first, int count, float* totals, int height) const {
+    if constexpr (D == 0) std::memset(totals, 0, sizeof(float) * static_cast<size_t>(height));
+    if constexpr (D > 0)
+      switch (registers) {
+        case 1: return multiply_groups<D, L, 1>(lanes, first, count, totals, height);
+        case 2: return multiply_groups<D, L, 2>(lanes, first, count, totals, height);
+        case 3: return multiply_groups<D, L, 3>(lanes, first, count, totals, height);
+        default: return multiply_groups<D, L, 4>(lanes, first, count, totals, height);
+      }
   }
 
   // totals (L, count · 64 rows), `height` apart = `count` groups' sums of L lanes with D digits in R registers a bank, the
   // last digit counting 1.
   template <int D, int L, int R>
-  __attribute__((noinline)) void multiply_groups(const Lane* lanes, int first, int count, float* totals, int height) const {
+  __attribute__((noinline)) void multiply_groups(const ByteLane* lanes, int first, int count, float* totals, int height) const {
     constexpr int U = D * L * R <= 8 ? kUnits : kUnits / 2;  // as many units as registers allow
     const uint8_t* group = units.data() + first * group_bytes();
     const int32_t* begin = begins.data() + static_cast<size_t>(first) * kGroup;
@@ -320,31 +262,14 @@ struct SparseBanks {
 #pragma GCC unroll 4
             for (int l = 0; l < L; ++l)
 #pragma GCC unroll 4
-              for (int d = 0; d < D; ++d) {
-                const __m512i chosen = looked_up<R>(x[l][d], index);
-                // _mm512_dpbusd_epi32, which GCC 12 copies every sum for, before and after.
-                asm("vpdpbusd %2, %1, %0" : "+v"(total[u][l][d]) : "v"(chosen), "v"(values));
-              }
+              for (int d = 0; d < D; ++d) add_dot(total[u][l][d], looked_up<R>(x[l][d], index), values);
           }
         }
 #pragma GCC unroll 4
         for (int u = 0; u < U; ++u, totals += kHeight)
 #pragma GCC unroll 4
-          for (int l = 0; l < L; ++l) _mm512_store_ps(totals + l * height, number<D>(total[u][l]));
+          for (int l = 0; l < L; ++l) _mm512_store_ps(totals + l * height, ByteLane::number(total[u][l]));
       }
-  }
-
-  template <int D>
-  static __m512 number(const __m512i (&total)[D]) {
-    __m512 sum = _mm512_cvtepi32_ps(total[0]);
-    if constexpr (D > 1) {
-      // The first digit's sum has half of all numbers: it is added last.
-      __m512 lower = _mm512_cvtepi32_ps(total[1]);
-#pragma GCC unroll 4
-      for (int d = 2; d < D; ++d) lower = _mm512_fmadd_ps(lower, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(total[d]));
-      sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(D == 3 ? 0x1p16f : 0x1p24f), lower);
-    }
-    return sum;
   }
 #else
   void apply_units(const float*, const float*, float*, int, size_t) const {}  // never made: see sparse.hpp

@@ -1,4 +1,5 @@
-// A sparse matrix in panels, for one lane: x is looked up in registers, never gathered from memory.
+// A sparse matrix in panels: of one lane, x is looked up in registers, never gathered from memory. Many lanes, where values
+// are bytes: sparse_panels_lanes.hpp.
 //
 // A panel is a strip of columns whose x fits into a few registers, a block some rows of it. Within a block every row
 // has the same number of slots, a byte of local column index and a value each; one register permute looks up a whole
@@ -19,7 +20,8 @@
 #include <utility>
 #include <vector>
 
-#include "bytes.hpp"
+#include "layout.hpp"
+#include "sparse_panels_kernels.hpp"
 #include "sparse_slices.hpp"
 
 namespace dopant {
@@ -29,10 +31,6 @@ constexpr bool kPanels = true;
 #else
 constexpr bool kPanels = false;
 #endif
-
-struct PanelRun {  // blocks of a panel that have the same number of units
-  int32_t panel, units, blocks;
-};
 
 template <class T, class Index, bool Bytes>
 struct SparsePanels {
@@ -50,7 +48,7 @@ struct SparsePanels {
   std::vector<int32_t> sums;  // of each row's values in units: first digits of x have an offset of 128
   SparseSlices<T, Index> rest;
 
-  int most_singly() const { return exact ? 3 : 5; }  // of more lanes, rows take less time
+  int most_singly() const { return 3; }
   int panels() const { return (columns + kWidth - 1) / kWidth; }
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const {
@@ -98,14 +96,38 @@ struct SparsePanels {
     rest.each(f);
   }
 
-  // y += scale[row] · (this x). False where bytes cannot stand for x (a value that is not finite).
+  // y += scale[row] · (this x); scales may be null. False where x is not finite: slots that are there to fill up would make
+  // NaN of it, and no bytes can stand for it.
   bool apply(const float* scales, const float* x, float* y) const {
-    Arena& arena = Arena::of_this_thread();
-    Arena::Scope scope(arena);
     if (place_of_row.empty()) return true;  // there is nothing
-    if (!apply_units(scales, x, y, arena)) return false;
+    if (!apply_units(scales, x, y)) return false;
     rest.apply(scales, x, y);
     return true;
+  }
+
+  // The same of y (rows, lanes) and x (columns, lanes), of bytes. True: it always can.
+  void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
+    if (place_of_row.empty()) return;
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    int32_t* row_at = arena.take<int32_t>(static_cast<size_t>(rows));
+    for (int row = 0; row < rows; ++row) row_at[place_of_row[row]] = row;
+    PanelRows to{scales, y, static_cast<size_t>(lanes), row_at};
+    const auto next = [&](auto count) {
+      apply_digits<count>(x + (to.y - y), to, arena);
+      to.y += count;
+    };
+    for (int left = lanes; left > 0; left = lanes - static_cast<int>(to.y - y)) {
+      if (exact && left >= 32 && apply_floats(x + (to.y - y), to, arena))
+        to.y += 32;
+      else if (left >= 16)
+        next(std::integral_constant<int, 16>());
+      else if (left >= 8)
+        next(std::integral_constant<int, 8>());
+      else
+        next(std::integral_constant<int, 4>());
+    }
+    rest.apply_lanes(scales, x, y, lanes);
   }
 
  private:
@@ -251,158 +273,158 @@ struct SparsePanels {
     return best;
   }
 
-  bool apply_units(const float* scales, const float* x, float* y, Arena& arena) const;
-};
+  size_t padded_columns() const { return static_cast<size_t>(panels()) * kWidth; }
+  size_t height() const { return static_cast<size_t>(blocks()) * kHeight; }
+  PanelUnits all() const { return {runs, block_of.data(), units.data()}; }
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
-
-// 64 slots of a unit in four groups of 16 rows.
-template <class T>
-inline void float_units(const std::vector<PanelRun>& runs, const int32_t* block, const uint8_t* unit, const float* x,
-                        float* totals) {
-  for (const PanelRun& run : runs) {
-    const __m512 low = _mm512_load_ps(x + run.panel * 32), high = _mm512_load_ps(x + run.panel * 32 + 16);
-    for (int k = 0; k < run.blocks; ++k) {
-      float* total = totals + static_cast<size_t>(*block++) * 64;
-      Vec<16> a = load<16>(total), b = load<16>(total + 16), c = load<16>(total + 32), d = load<16>(total + 48);
-      for (int n = run.units; n > 0; --n, unit += 64 + 64 * sizeof(T)) {
-        _mm_prefetch(unit + 1024, _MM_HINT_T0);  // a twentieth faster; values of floats come fast enough by themselves
-        if (sizeof(T) == 1) _mm_prefetch(unit + 1088, _MM_HINT_T0);
-        // The permute reads 5 bits of a lane: what lies above them, of the other groups, does not matter.
-        const __m512i i = _mm512_load_si512(unit);
-        const T* value = reinterpret_cast<const T*>(unit + 64);
-        a += (Vec<16>)_mm512_permutex2var_ps(low, i, high) * widen<16>(value);
-        b += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 8), high) * widen<16>(value + 16);
-        c += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 16), high) * widen<16>(value + 32);
-        d += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 24), high) * widen<16>(value + 48);
-      }
-      store<16>(total, a);
-      store<16>(total + 16, b);
-      store<16>(total + 32, c);
-      store<16>(total + 48, d);
-    }
-  }
-}
-
-#else
-
-template <class T>
-inline void float_units(const std::vector<PanelRun>&, const int32_t*, const uint8_t*, const float*, float*) {}
-
-#endif
-
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-
-// Sums of the first digits in `totals`; of all others, the last one counting 1, in `lower`.
-template <int D>
-inline void byte_units(const std::vector<PanelRun>& runs, const int32_t* block, const uint8_t* unit, uint8_t* const* x,
-                       int32_t* totals, float* lower) {
-  for (const PanelRun& run : runs) {
-    __m512i table[D][4];
-#pragma GCC unroll 4
-    for (int d = 0; d < D; ++d)
-#pragma GCC unroll 4
-      for (int k = 0; k < 4; ++k) table[d][k] = _mm512_load_si512(x[d] + run.panel * 256 + k * 64);
-    for (int k = 0; k < run.blocks; ++k) {
-      const size_t to = static_cast<size_t>(*block++) * 16;
-      __m512i total[D] = {_mm512_load_si512(totals + to)};
-#pragma GCC unroll 4
-      for (int d = 1; d < D; ++d) total[d] = _mm512_setzero_si512();
-      for (int n = run.units; n > 0; --n, unit += 128) {
-        _mm_prefetch(unit + 1024, _MM_HINT_T0);
-        _mm_prefetch(unit + 1088, _MM_HINT_T0);
-        // 6 bits of an index choose within a register, two more the register.
-        const __m512i i = _mm512_load_si512(unit), values = _mm512_load_si512(unit + 64);
-        const __mmask64 second = _mm512_movepi8_mask(i), odd = _mm512_movepi8_mask(_mm512_add_epi8(i, i));
-#pragma GCC unroll 4
-        for (int d = 0; d < D; ++d) {
-          const __m512i(&from)[4] = table[d];
-          __m512i u = _mm512_mask_permutexvar_epi8(_mm512_permutexvar_epi8(i, from[0]), odd, i, from[1]);
-          if constexpr (D == 1) {  // in two halves, as there is nothing else to do while a permute takes its time
-            const __m512i v = _mm512_mask_permutexvar_epi8(_mm512_permutexvar_epi8(i, from[2]), odd, i, from[3]);
-            u = _mm512_mask_mov_epi8(u, second, v);
-          } else {
-            u = _mm512_mask_permutexvar_epi8(u, second, i, from[2]);
-            u = _mm512_mask_permutexvar_epi8(u, _kand_mask64(second, odd), i, from[3]);
-          }
-          total[d] = _mm512_dpbusd_epi32(total[d], u, values);
-        }
-      }
-      _mm512_store_si512(totals + to, total[0]);
-      if constexpr (D > 1) {
-        __m512 sum = _mm512_cvtepi32_ps(total[1]);
-#pragma GCC unroll 4
-        for (int d = 2; d < D; ++d) sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(total[d]));
-        _mm512_store_ps(lower + to, _mm512_add_ps(_mm512_load_ps(lower + to), sum));
-      }
-    }
-  }
-}
-
-#endif
-
-inline Vec<W> from_places(const float* values, const int32_t* places) {
+  static Vec<W> from_places(const float* values, const int32_t* places) {
 #if defined(__AVX512F__)
-  return (Vec<W>)_mm512_i32gather_ps(_mm512_loadu_si512(places), values, 4);
+    return (Vec<W>)_mm512_i32gather_ps(_mm512_loadu_si512(places), values, 4);
 #else
-  Vec<W> v{};
-  for (int lane = 0; lane < W; ++lane) v[lane] = values[places[lane]];
-  return v;
+    Vec<W> v{};
+    for (int lane = 0; lane < W; ++lane) v[lane] = values[places[lane]];
+    return v;
 #endif
-}
+  }
 
-template <class T, class Index, bool Bytes>
-bool SparsePanels<T, Index, Bytes>::apply_units(const float* scales, const float* x, float* y, Arena& arena) const {
-  const size_t padded = static_cast<size_t>(panels()) * kWidth, height = static_cast<size_t>(blocks()) * kHeight;
-  float* ordered = arena.take<float>(padded);
-  for (int k = 0; k < columns; k += W) store<W>(ordered + k, from_places(x, column_at.data() + k));
-  float* totals = arena.take<float>(height);
-  // y += scale · totals
-  const auto put = [&](float scale) {
+  // to = x in the order of places.
+  void put_in_places(const float* x, float* to) const {
+    for (int k = 0; k < columns; k += W) store<W>(to + k, from_places(x, column_at.data() + k));
+  }
+
+  // y += scale[row] · scale · totals, which are in the order of places.
+  void add_totals(const float* scales, float scale, const float* totals, float* y) const {
     for (int r = 0; r < rows; r += W) {
       const int count = std::min(W, rows - r);
-      Vec<W> unit = all<W>(scale);
+      Vec<W> unit = dopant::all<W>(scale);
       if (scales != nullptr) unit *= load_first(scales + r, count);
       const Vec<W> total = from_places(totals, place_of_row.data() + r);
       store_first(y + r, load_first(y + r, count) + unit * total, count);
     }
-  };
-  if constexpr (!Bytes) {
-    std::memset(ordered + columns, 0, sizeof(float) * (padded - columns));
-    std::memset(totals, 0, sizeof(float) * height);
-    float_units<T>(runs, block_of.data(), units.data(), ordered, totals);
-    put(1.0f);
-  } else {
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-    uint8_t* bytes[kMostDigits];
-    for (uint8_t*& digit : bytes) digit = arena.take<uint8_t>(padded);
-    const int32_t edges[] = {0, columns};
-    const Strips strip{edges, 1, static_cast<int>(padded)};
-    float* room = arena.take<float>(padded);
-    int32_t* first = arena.take<int32_t>(height);
-    for (bool all = false; !all;) {
-      const Digits digits = exact ? Digits::enough(ordered, strip, bytes, room) : Digits::one(ordered, strip, bytes);
-      if (digits.count == 0) return false;
-      all = digits.all;
-      for (size_t r = 0; r < height; ++r) first[r] = -kByteZero * sums[r];
-      if (digits.count > 1) std::memset(totals, 0, sizeof(float) * height);
-      const auto units_of = [&](auto count) {
-        if (digits.count == count) byte_units<count>(runs, block_of.data(), units.data(), bytes, first, totals);
-      };
-      units_of(std::integral_constant<int, 1>());
-      units_of(std::integral_constant<int, 3>());
-      units_of(std::integral_constant<int, 4>());
-      const float place = std::ldexp(1.0f, 8 * (digits.count - 1));  // what the first digit counts
-      for (size_t r = 0; r < height; r += 16) {
-        const __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(first + r));
-        _mm512_store_ps(totals + r,
-                        digits.count == 1 ? sum : _mm512_fmadd_ps(sum, _mm512_set1_ps(place), _mm512_load_ps(totals + r)));
-      }
-      put(digits.scale);
-    }
-#endif
   }
-  return true;
-}
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+  bool apply_units(const float* scales, const float* x, float* y) const {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    if constexpr (!Bytes) return apply_float_units(scales, x, y, arena);
+    const int32_t edges[] = {0, columns};
+    const ByteRoom room(1, exact, one_strip(edges), arena);
+    put_in_places(x, room.x);
+    float* totals = arena.take<float>(height());
+    bool finite = true;
+    in_turns(room, arena, [&](int) { finite = false; }, [&](const ByteLane* lane, const ByteScales& scale_of_lane) {
+      if (!finite) return;
+      multiply(lane, 1, totals, arena);
+      add_totals(scales, scale_of_lane[0], totals, y);
+    });
+    return finite;
+  }
+
+  // P lanes, one after the other; rows of x lie as far apart as those of y.
+  template <int P>
+  void apply_digits(const float* x, const PanelRows& to, Arena& arena) const {
+    Arena::Scope scope(arena);
+    const int32_t edges[] = {0, columns};
+    const ByteRoom room(P, exact, one_strip(edges), arena);
+    for (int j = 0; j < columns; j += P)  // there are places up to whole registers
+      transpose_rows<P>([&](int k) { return x + column_at[j + k] * to.stride; },
+                        [&](int k, Vec<P> lane) { store<P>(room.x + k * room.width + j, lane); });
+    float* totals = arena.take<float>(height() * P);
+    const auto slowly = [&](int lane) {
+      each_in_units([&](int place, int column_place, T value) {
+        const int row = to.row_at[place];
+        const float factor = (to.scales == nullptr ? 1.0f : to.scales[row]) * value;
+        to.y[row * to.stride + lane] += factor * x[column_at[column_place] * to.stride + lane];
+      });
+    };
+    in_turns(room, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
+      multiply(lanes, P, totals, arena);
+      const Vec<P> scale_of_lanes = load<P>(scale_of_lane);
+      const auto add = [&](int place, Vec<P> total) {
+        if (place < rows) to.add<P>(place, 0, scale_of_lanes * total);
+      };
+      for (int place = 0; place < rows; place += P == 4 ? 4 : 16)
+        if constexpr (P == 8)
+          transpose_8_by_16(totals + place, height(), [&](int r, Vec<16> two) {
+            add(place + r, first_half<8>(two));
+            add(place + r + 1, second_half<8>(two));
+          });
+        else
+          transpose_block<P>(totals + place, height(), [&](int r, Vec<P> total) { add(place + r, total); });
+    });
+  }
+
+  // 32 lanes together, which is faster than one after the other where digits are many. False, and nothing done, if x is
+  // not finite.
+  bool apply_floats(const float* x, const PanelRows& to, Arena& arena) const {
+    Arena::Scope scope(arena);
+    float* ordered = arena.take<float>(padded_columns() * 32);
+    IntVec<16> most{};  // as integers, so that a NaN counts as larger than any number
+    for (int j = 0; j < columns; ++j)
+      for (int lane = 0; lane < 32; lane += 16) {
+        const Vec<16> v = load<16>(x + column_at[j] * to.stride + lane);
+        const IntVec<16> size = (IntVec<16>)v & 0x7fffffff;
+        most = size > most ? size : most;
+        store<16>(ordered + j * 32 + lane, v);
+      }
+    for (int lane = 0; lane < 16; ++lane)
+      if (most[lane] >= 0x7f800000) return false;
+    float_lanes(all(), ordered, rows, to);
+    return true;
+  }
+
+  Strips one_strip(const int32_t* edges) const { return {edges, 1, static_cast<int>(padded_columns())}; }
+
+  // totals (count, height) = units · digits, the last digit counting 1.
+  void multiply(const ByteLane* lanes, int count, float* totals, Arena& arena) const {
+    Arena::Scope scope(arena);
+    const size_t all_rows = height();
+    float* lower = arena.take<float>(all_rows);
+    for (int k = 0; k < count;) {
+      float* to = totals + k * all_rows;
+      k += next_lanes(lanes + k, count - k, [&](auto digits, auto together) {
+        constexpr int D = digits, L = together;
+        if constexpr (D == 0) return std::memset(to, 0, sizeof(float) * all_rows), void();
+        if constexpr (D > 0) {
+          int32_t* first = reinterpret_cast<int32_t*>(to);
+          for (int l = 0; l < L; ++l)
+            for (size_t r = 0; r < all_rows; ++r) first[l * all_rows + r] = -kByteZero * sums[r];
+          if (D > 1) std::memset(lower, 0, sizeof(float) * all_rows);
+          byte_units<D, L>(all(), lanes + k, first, lower, all_rows);
+          for (size_t r = 0; r < L * all_rows; r += 16) {
+            __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(first + r));
+            if (D > 1) sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(D == 3 ? 0x1p16f : 0x1p24f), _mm512_load_ps(lower + r));
+            _mm512_store_ps(to + r, sum);
+          }
+        }
+      });
+    }
+  }
+#else
+  bool apply_units(const float* scales, const float* x, float* y) const {
+    Arena& arena = Arena::of_this_thread();
+    Arena::Scope scope(arena);
+    return apply_float_units(scales, x, y, arena);
+  }
+  // Never made: see sparse.hpp.
+  template <int P>
+  void apply_digits(const float*, const PanelRows&, Arena&) const {}
+  bool apply_floats(const float*, const PanelRows&, Arena&) const { return false; }
+#endif
+
+  bool apply_float_units(const float* scales, const float* x, float* y, Arena& arena) const {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    if (!std::isfinite(largest_size(x, columns))) return false;
+    float *ordered = arena.take<float>(padded_columns()), *totals = arena.take<float>(height());
+    put_in_places(x, ordered);
+    std::memset(ordered + columns, 0, sizeof(float) * (padded_columns() - columns));
+    std::memset(totals, 0, sizeof(float) * height());
+    float_units<T>(all(), ordered, totals);
+    add_totals(scales, 1.0f, totals, y);
+#endif
+    return true;
+  }
+};
 
 }  // namespace dopant

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "arena.hpp"
-#include "bytes.hpp"
+#include "vec.hpp"
 
 namespace dopant {
 
@@ -30,29 +30,13 @@ struct Shifted {
   explicit Shifted(int value = 0) : first(static_cast<int16_t>(value)), second(first) {}
 };
 
-// A float's upper half (bfloat16), which whole numbers of up to 8 bits lose nothing by.
-struct Upper {
-  uint16_t bits;
-  explicit Upper(float value = 0.0f) {
-    uint32_t all;
-    std::memcpy(&all, &value, 4);
-    bits = static_cast<uint16_t>(all >> 16);
-  }
-  operator float() const {
-    const uint32_t all = static_cast<uint32_t>(bits) << 16;
-    float value;
-    std::memcpy(&value, &all, 4);
-    return value;
-  }
-};
-
-// V: how values are kept, as float, Upper, Shifted (sparse_rows_short.hpp) or int8_t (sparse_rows_bytes.hpp).
+// V: how values are kept, as float or Shifted (sparse_rows_short.hpp).
 template <class V>
 struct SparseRows {
   static constexpr int kTileBytes = 42 << 10;  // of x: what the first-level cache holds
-  static constexpr bool kShifted = std::is_same_v<V, Shifted>, kUpper = std::is_same_v<V, Upper>, kBytes = sizeof(V) == 1;
-  static constexpr int kTogether = kBytes ? 4 : 2;  // a row's length is a multiple of it
-  static constexpr int kPlace = kBytes ? 8 : 16;    // what an offset counts for a column: x has this or a multiple
+  static constexpr bool kShifted = std::is_same_v<V, Shifted>;
+  static constexpr int kTogether = 2;  // a row's length is a multiple of it
+  static constexpr int kPlace = 16;    // what an offset counts for a column: x has this or a multiple
   static constexpr int kLeast = 32;  // bytes of a column of x
   static_assert(kTileBytes / kLeast * kPlace < 65536, "an offset within a tile has 16 bits");
   static constexpr int kLongest = 96;  // shifted values in a row: see sparse_rows_short.hpp
@@ -67,9 +51,7 @@ struct SparseRows {
   std::vector<Tile> tiles;
   std::vector<Run> runs;      // tile after tile
   std::vector<int32_t> rows;  // run after run; a row comes twice if it is too long
-  // Of each of `rows`: what its shifted values, or upper halves, are to be multiplied by; what the sum of its bytes begins
-  // with.
-  std::vector<std::conditional_t<kBytes, int32_t, float>> extra;
+  std::vector<float> extra;  // what the shifted values of each of `rows` are to be multiplied by
   AlignedVector<uint16_t> offsets;
   AlignedVector<V> values;
 
@@ -166,11 +148,6 @@ struct SparseRows {
         while (factor < 256 && 2 * factor * sum <= 32000) factor *= 2;
         extra.push_back(1.0f / static_cast<float>(factor));
       }
-      if constexpr (kUpper) extra.push_back(scales == nullptr ? 1.0f : scales[entries[span.begin].row]);
-      if constexpr (kBytes) {
-        extra.push_back(0);
-        for (size_t i = span.begin; i < span.end; ++i) extra.back() -= kByteZero * entries[i].value;
-      }
       for (size_t i = span.begin; i < span.begin + static_cast<size_t>(length); ++i) {
         const auto& entry = entries[std::min(i, span.end - 1)];
         offsets.push_back(static_cast<uint16_t>((static_cast<int>(entry.column) - first) * kPlace));
@@ -192,31 +169,25 @@ struct SparseRows {
       x = packed;
     }
     each_part(x, P * sizeof(float), [&](const Part& part) {
-      const Targets to{rows.data() + part.first, kUpper ? extra.data() + part.first : nullptr, part.count};
+      const int32_t* row = rows.data() + part.first;
       if constexpr (kPairs && P == 8)
-        add_rows_of_8(part.x, part.offset, part.value, part.length, to, y, static_cast<size_t>(stride));
+        add_rows_of_8(part.x, part.offset, part.value, part.length, row, part.count, y, static_cast<size_t>(stride));
       else
-        add_rows<N, K>(part.x, part.offset, part.value, part.length, to, y, static_cast<size_t>(stride));
+        add_rows<N, K>(part.x, part.offset, part.value, part.length, row, part.count, y, static_cast<size_t>(stride));
     });
   }
-
-  struct Targets {  // rows of y
-    const int32_t* row;
-    const float* scale;  // of upper halves, else null
-    size_t count;
-  };
 
   // y[row] += Σ value · x[place]. A function of its own, or the compiler runs out of registers.
   template <int N, int K>
   __attribute__((noinline)) static void add_rows(const char* x, const uint16_t* offset, const V* value, int length,
-                                                 Targets targets, float* y, size_t stride) {
+                                                 const int32_t* row, size_t count, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
-    for (; targets.count > 0; --targets.count, ++targets.row) {
+    for (const int32_t* end = row + count; row < end; ++row) {
       constexpr int S = 4 / K;
       Vec<N> sums[S][K] = {};
-      float* to = y + *targets.row * stride;
+      float* to = y + *row * stride;
 #pragma GCC unroll 2
-      for (int k = 0; k < K && !kUpper; ++k) sums[0][k] = load<N>(to + k * N);
+      for (int k = 0; k < K; ++k) sums[0][k] = load<N>(to + k * N);
       for (int i = length; i >= 4; i -= 4, offset += 4, value += 4) {
         uint64_t four;
         std::memcpy(&four, offset, 8);
@@ -231,11 +202,9 @@ struct SparseRows {
         for (int u = 0; u < 2; ++u) add<N, K>(x, *offset++, all<N>(*value++), sums[u]);
 #pragma GCC unroll 2
       for (int k = 0; k < K; ++k) {
-        Vec<N> total = S == 2 ? sums[0][k] + sums[1][k] : (sums[0][k] + sums[1][k]) + (sums[2 % S][k] + sums[3 % S][k]);
-        if (kUpper) total = load<N>(to + k * N) + *targets.scale * total;
-        store<N>(to + k * N, total);
+        const Vec<N> both = sums[0][k] + sums[1][k];
+        store<N>(to + k * N, S == 2 ? both : both + (sums[2 % S][k] + sums[3 % S][k]));
       }
-      if (kUpper) ++targets.scale;
     }
   }
 
@@ -244,12 +213,12 @@ struct SparseRows {
   static constexpr bool kPairs = true;
 
   __attribute__((noinline)) static void add_rows_of_8(const char* x, const uint16_t* offset, const V* value, int length,
-                                                      Targets targets, float* y, size_t stride) {
+                                                      const int32_t* row, size_t count, float* y, size_t stride) {
     const bool odd = length % 4 != 0;
-    for (; targets.count > 0; --targets.count, ++targets.row) {
+    for (const int32_t* end = row + count; row < end; ++row) {
       __m512 sums[4] = {};
       const auto add_four = [&](__m512* sums) __attribute__((always_inline)) {
-        const __m128i four = kUpper ? _mm_loadu_si64(value) : _mm_loadu_si128(reinterpret_cast<const __m128i*>(value));
+        const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(value));
         sums[0] = _mm512_fmadd_ps(in_halves<0>(four), two_columns(x, offset), sums[0]);
         sums[1] = _mm512_fmadd_ps(in_halves<2>(four), two_columns(x, offset + 2), sums[1]);
         offset += 4, value += 4;
@@ -258,15 +227,14 @@ struct SparseRows {
       for (; i >= 8; i -= 8) add_four(sums), add_four(sums + 2);
       if (i >= 4) add_four(sums);
       if (odd) {
-        const __m128i two = kUpper ? _mm_loadu_si32(value) : _mm_loadu_si64(value);
+        const __m128i two = _mm_loadu_si64(value);
         sums[2] = _mm512_fmadd_ps(in_halves<0>(two), two_columns(x, offset), sums[2]);
         offset += 2, value += 2;
       }
       const __m512 both = (sums[0] + sums[1]) + (sums[2] + sums[3]);
       const Vec<8> total = (Vec<8>)_mm512_castps512_ps256(both) + (Vec<8>)_mm512_extractf32x8_ps(both, 1);
-      float* to = y + *targets.row * stride;
-      store<8>(to, load<8>(to) + (kUpper ? *targets.scale * total : total));
-      if (kUpper) ++targets.scale;
+      float* to = y + *row * stride;
+      store<8>(to, load<8>(to) + total);
     }
   }
 
@@ -279,14 +247,6 @@ struct SparseRows {
   // Value I in the first half, the next one in the second.
   template <int I>
   static __m512 in_halves(__m128i values) {
-#if defined(__AVX512VBMI__)
-    if constexpr (kUpper) {  // the two bytes above two zeros
-      constexpr int first = (2 * I) << 16 | (2 * I + 1) << 24, next = first + (2 << 16 | 2 << 24);
-      const __m512i from = _mm512_inserti32x8(_mm512_set1_epi32(first), _mm256_set1_epi32(next), 1);
-      return (__m512)_mm512_maskz_permutexvar_epi8(0xccccccccccccccccull, from, _mm512_castsi128_si512(values));
-    }
-#endif
-    static_assert(!kUpper || dopant::kBytes, "a permute of bytes");
     const __m512i from = _mm512_inserti32x8(_mm512_set1_epi32(I), _mm256_set1_epi32(I + 1), 1);
     return _mm512_permutexvar_ps(from, _mm512_castsi512_ps(_mm512_castsi128_si512(values)));
   }
@@ -302,7 +262,7 @@ struct SparseRows {
     template <int I>
     Vec<N> get() const {
 #if defined(__AVX512F__)
-      if constexpr (N == 16 && K == 2 && !kUpper)
+      if constexpr (N == 16 && K == 2)
         return (Vec<N>)_mm512_permutexvar_ps(_mm512_set1_epi32(I), _mm512_castps128_ps512(_mm_loadu_ps(value_)));
 #endif
       return all<N>(value_[I]);

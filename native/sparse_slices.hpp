@@ -84,6 +84,17 @@ struct SparseSlices {
     return true;
   }
 
+  // The same of y (rows, lanes) and x (columns, lanes): slow, for a few entries that are left.
+  void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
+    const size_t stride = static_cast<size_t>(lanes);
+    each([&](int row, Index column, T value) {
+      const Vec<4> factor = all<4>((scales == nullptr ? 1.0f : scales[row]) * value);
+      const float* from = x + column * stride;
+      float* to = y + row * stride;
+      for (int lane = 0; lane < lanes; lane += 4) store<4>(to + lane, load<4>(to + lane) + factor * load<4>(from + lane));
+    });
+  }
+
  private:
   static Vec<kSlice> looked_up(const float* from, const uint16_t* at) {
 #if defined(__AVX512F__)

@@ -1,0 +1,125 @@
+// Lanes of x in digits (bytes.hpp), for sparse matrices of 8-bit values that serve one lane after the other.
+#pragma once
+
+#include <cstring>
+
+#include "arena.hpp"
+#include "bytes.hpp"
+#include "layout.hpp"
+
+namespace dopant {
+
+constexpr int kByteLanes = 16;  // at a time
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+
+struct ByteLane {
+  uint8_t* digits[kMostDigits];
+  float* left;  // of x
+  Digits now;   // of a turn
+  bool done;
+
+  // The numbers that sums over digits stand for, the last digit counting 1.
+  template <int D>
+  static __m512 number(const __m512i (&total)[D]) {
+    __m512 sum = _mm512_cvtepi32_ps(total[0]);
+    if constexpr (D > 1) {
+      // The first digit's sum has half of all numbers: it is added last.
+      __m512 lower = _mm512_cvtepi32_ps(total[1]);
+#pragma GCC unroll 4
+      for (int d = 2; d < D; ++d) lower = _mm512_fmadd_ps(lower, _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(total[d]));
+      sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(D == 3 ? 0x1p16f : 0x1p24f), lower);
+    }
+    return sum;
+  }
+};
+
+using ByteScales = float[kByteLanes];  // of the lanes' numbers
+
+// _mm512_dpbusd_epi32, which GCC 12 copies every sum for, before and after.
+inline void add_dot(__m512i& total, __m512i digits, __m512i values) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(total) : "v"(digits), "v"(values));
+}
+
+// What 64 bytes of index choose from R registers: 7 bits choose from two of them, the eighth which two.
+template <int R>
+inline __m512i looked_up(const __m512i (&x)[R], __m512i index) {
+  if constexpr (R == 1) return _mm512_permutexvar_epi8(index, x[0]);
+  if constexpr (R > 1) {
+    const __m512i low = _mm512_permutex2var_epi8(x[0], index, x[1]);
+    if constexpr (R == 2) return low;
+    if constexpr (R == 3) return _mm512_mask_permutexvar_epi8(low, _mm512_movepi8_mask(index), index, x[2]);
+    if constexpr (R == 4)
+      return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index), _mm512_permutex2var_epi8(x[2], index, x[3]));
+  }
+}
+
+// Room for `count` lanes of x, one after the other.
+struct ByteRoom {
+  int count;
+  bool exact;
+  Strips strips;
+  size_t width;  // of a lane: whole registers
+  float *x, *spare;
+
+  ByteRoom(int count, bool exact, Strips strips, Arena& arena)
+      : count(count), exact(exact), strips(strips), width((static_cast<size_t>(strips.columns()) + 15) / 16 * 16) {
+    x = arena.take<float>(width * count);
+    spare = arena.take<float>(width);
+  }
+};
+
+// Every lane's digits, in as many turns as they take: multiply(lanes, scales) for each turn, where lanes without digits are to
+// be left out; slowly(k) for lane k if it is not finite: no bytes can stand for it. The room's x is written.
+template <class Slowly, class Multiply>
+inline void in_turns(const ByteRoom& room, Arena& arena, Slowly slowly, Multiply multiply) {
+  const Strips& strips = room.strips;
+  const int count = room.count;
+  const bool exact = room.exact;
+  ByteLane lanes[kByteLanes];
+  for (int k = 0; k < count; ++k) {
+    lanes[k].left = room.x + k * room.width;
+    for (int d = 0; d < (exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(static_cast<size_t>(strips.count) * strips.room);
+    lanes[k].done = largest_size(lanes[k].left, strips.columns()) == 0.0f;  // one that is there to fill a register up
+  }
+  for (bool all = false; !all;) {
+    all = true;
+    for (int k = 0; k < count; ++k) {
+      ByteLane& lane = lanes[k];
+      if (lane.done) {
+        lane.now.count = 0;
+        continue;
+      }
+      lane.now = exact ? Digits::enough(lane.left, strips, lane.digits, room.spare) : Digits::one(lane.left, strips, lane.digits);
+      if (lane.now.count == 0) slowly(k);
+      lane.done = lane.now.all || lane.now.count == 0;
+      all = all && lane.done;
+    }
+    ByteScales scales;
+    for (int k = 0; k < count; ++k) scales[k] = lanes[k].now.count == 0 ? 1.0f : lanes[k].now.scale;
+    multiply(static_cast<const ByteLane*>(lanes), scales);
+  }
+}
+
+// f(D, L) for the next lane of D digits, or the next four where these have one each: they then share the loads of units.
+// How many it was; one has no digits where D is 0.
+template <class F>
+inline int next_lanes(const ByteLane* lanes, int there, F f) {
+  const auto one_digit = [](const ByteLane& lane) { return lane.now.count == 1; };
+  if (there >= 4 && std::all_of(lanes, lanes + 4, one_digit)) {
+    f(std::integral_constant<int, 1>(), std::integral_constant<int, 4>());
+    return 4;
+  }
+  constexpr std::integral_constant<int, 1> one;
+  switch (lanes->now.count) {
+    case 1: f(one, one); break;
+    case 3: f(std::integral_constant<int, 3>(), one); break;
+    case 4: f(std::integral_constant<int, 4>(), one); break;
+    default: f(std::integral_constant<int, 0>(), one);
+  }
+  return 1;
+}
+
+#endif
+
+}  // namespace dopant
