@@ -25,6 +25,7 @@ struct Exponentials {
     each([&](int k) { within[k] = at_least<W>(within[k], std::min(limit(k, -115.0f), limit(k, 57.0f))); });
     each([&](int k) { shifted[k] = within[k] * (kLog2e * factor(k)) + magic; });
     each([&](int k) { r[k] = within[k] * (kLog2e * factor(k)) - (shifted[k] - magic); });
+    each([&](int k) { r[k] += within[k] * (kLog2eRest * factor(k)); });
     each([&](int k) { scale[k] = (Vec<W>)((IntVec<W>)shifted[k] << 23); });
     // (2^r - 1) / r for |r| <= 1/2, to a relative error of 1.1e-8
     each([&](int k) { p[k] = 1.5403512350e-4f * r[k] + 1.3390735477e-3f; });
@@ -36,7 +37,7 @@ struct Exponentials {
   Vec<W> from_one(int k) const { return (1.0f - scale[k]) - scale[k] * rest[k]; }  // 1 - value
 
  private:
-  static constexpr float kLog2e = 1.44269504088896341f;
+  static constexpr float kLog2e = 1.44269504088896341f, kLog2eRest = 1.92596299e-8f;  // what a float cuts off
 
   template <class F>
   static inline void each(F f) {
@@ -44,6 +45,16 @@ struct Exponentials {
     for (int k = 0; k < K; ++k) f(k);
   }
 };
+
+// a / b, nearly always to the last bit, for numbers far from the ends of the range: what a first one leaves corrects it.
+inline Vec<W> quotient(Vec<W> a, Vec<W> b) {
+#if defined(__AVX512F__)
+  const Vec<W> near = (Vec<W>)_mm512_rcp14_ps((__m512)b), first = a * near;
+  return first + near * (a - first * b);
+#else
+  return a / b;
+#endif
+}
 
 // The biases of the features in a register: one for every L lanes. Whole registers are read.
 template <int L>
@@ -114,17 +125,17 @@ struct Cell {
 #pragma GCC unroll 2
       for (int j = 0; j < G; ++j) {
         const Vec<W> m = e.from_one(4 * j + 2);
-        kept[j] *= reciprocal<W>(1.0f + e.value(4 * j + 1));  // alone: an open gate keeps a state to the last bit
-        next[k + j] = kept[j] + m * reciprocal<W>((1.0f + e.value(4 * j)) * (2.0f - m));
+        kept[j] *= quotient(all<W>(1.0f), 1.0f + e.value(4 * j + 1));  // alone: an open gate keeps a state to the last bit
+        next[k + j] = kept[j] + quotient(m, e.value(4 * j) * (2.0f - m) + (2.0f - m));
         store<W>(c + first + (k + j) * W, next[k + j]);
-        output[k + j] = 1.0f + e.value(4 * j + 3);
+        output[k + j] = e.value(4 * j + 3);
       }
     }
     const Exponentials<K> e(next, [](int) { return -2.0f; });
 #pragma GCC unroll 4
     for (int k = 0; k < K; ++k) {
       const Vec<W> m = e.from_one(k);
-      store_h(first + k * W, m * reciprocal<W>(output[k] * (2.0f - m)));
+      store_h(first + k * W, quotient(m, output[k] * (2.0f - m) + (2.0f - m)));
     }
   }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "vec.hpp"
 
@@ -64,42 +65,61 @@ constexpr int kTileRegisters = 12;  // of 16
 #endif
 constexpr int kTileColumns = 3;  // registers of a row
 
+// A sum is rounded at every product, by the more the more it has grown: a long one is made of a few shorter ones.
+constexpr int kShortest = 12, kMostSums = 8;
+
 // Loops over a tile are unrolled by force: only then does it stay in registers.
 template <int R, int K, bool Whole, class B, class C>
 inline void gemm_tile(Matrix a, const B& b_there, const C& c_there, bool onto, int k_count, int last_lanes) {
   const B b = b_there;  // in registers
   C c = c_there;
   const auto lanes = [&](int k) { return Whole || k + 1 < K ? W : last_lanes; };
-  Vec<W> tile[R][K];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int k = 0; k < K; ++k) tile[r][k] = Vec<W>{};
+    for (int k = 0; k < K; ++k)
+      if (!onto) __builtin_prefetch(c.at(r, k * W), 1);  // for the stores at the end
+  Vec<W> total[R][K];  // of the sums so far, in memory
+  const int sums = std::clamp(k_count / kShortest, 1, kMostSums);
+  for (int sum = 0, i = 0; sum < sums; ++sum) {
+    Vec<W> tile[R][K];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int k = 0; k < K; ++k) {
-      if (onto)
-        tile[r][k] = c.load(c.at(r, k * W), lanes(k));
-      else
-        __builtin_prefetch(c.at(r, k * W), 1);  // for the stores at the end
-    }
-  for (int i = 0; i < k_count; ++i) {
-    Vec<W> from[K];
+      for (int k = 0; k < K; ++k) tile[r][k] = Vec<W>{};
+    for (const int end = static_cast<int>(int64_t{k_count} * (sum + 1) / sums); i < end; ++i) {
+      Vec<W> from[K];
 #pragma GCC unroll 8
-    for (int k = 0; k < K; ++k) from[k] = b.load(b.at(i, k * W), lanes(k));
+      for (int k = 0; k < K; ++k) from[k] = b.load(b.at(i, k * W), lanes(k));
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const Vec<W> factor = all<W>(a.data[static_cast<size_t>(r) * a.stride + i]);
+      for (int r = 0; r < R; ++r) {
+        const Vec<W> factor = all<W>(a.data[static_cast<size_t>(r) * a.stride + i]);
 #pragma GCC unroll 8
-      for (int k = 0; k < K; ++k) tile[r][k] += factor * from[k];
+        for (int k = 0; k < K; ++k) tile[r][k] += factor * from[k];
+      }
     }
+    if (sum > 0)
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k) tile[r][k] += total[r][k];
+    if (sum + 1 < sums) {
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k) total[r][k] = tile[r][k];
+      asm("" : "+m"(total));  // registers are the tile's
+      continue;
+    }
+    asm("" : "+r"(c.data));  // or the places of all registers of the tile are kept until here
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int k = 0; k < K; ++k) {
+        if (onto) tile[r][k] += c.load(c.at(r, k * W), lanes(k));
+        c.store(c.at(r, k * W), tile[r][k], lanes(k));
+      }
   }
-  asm("" : "+r"(c.data));  // or the places of all registers of the tile are kept until here
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int k = 0; k < K; ++k) c.store(c.at(r, k * W), tile[r][k], lanes(k));
 }
 
 // A tile of `count` rows, R at most.
