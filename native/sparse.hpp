@@ -162,29 +162,29 @@ class SparseLookup final : public Weight {
   SparseLookup(int rows, int columns, const int64_t* starts, const int32_t* column_of, const T* values,
                const float* scales)
       : Weight(rows, columns),
-        starts_(starts, starts + rows + 1),
+        starts_(starts, starts + rows + 1),  // as many entries as 32 bits count
         columns_(column_of, column_of + starts[rows]),
         values_(values, values + starts[rows]),
         scales_(scales, scales == nullptr ? scales : scales + rows) {}
 
   void apply(const float* x, float* y, int lanes) const override {
     for (int r = 0; r < rows; ++r)
-      for (int64_t i = starts_[r]; i < starts_[r + 1]; ++i)
+      for (size_t i = starts_[r]; i < starts_[r + 1]; ++i)
         for (int lane = 0; lane < lanes; ++lane)
           y[static_cast<size_t>(r) * lanes + lane] +=
               scale_of(r) * values_[i] * x[static_cast<size_t>(columns_[i]) * lanes + lane];
   }
   void row(int r, float* out) const override {
-    for (int64_t i = starts_[r]; i < starts_[r + 1]; ++i) out[columns_[i]] += scale_of(r) * values_[i];
+    for (size_t i = starts_[r]; i < starts_[r + 1]; ++i) out[columns_[i]] += scale_of(r) * values_[i];
   }
   size_t bytes() const override {
-    return starts_.size() * 8 + columns_.size() * sizeof(Index) + values_.size() * sizeof(T) + scales_.size() * 4;
+    return starts_.size() * 4 + columns_.size() * sizeof(Index) + values_.size() * sizeof(T) + scales_.size() * 4;
   }
 
  private:
   float scale_of(int row) const { return scales_.empty() ? 1.0f : scales_[row]; }
 
-  std::vector<int64_t> starts_;
+  std::vector<uint32_t> starts_;
   std::vector<Index> columns_;
   std::vector<T> values_;
   std::vector<float> scales_;

@@ -45,7 +45,6 @@ struct SparsePanels {
   std::vector<PanelRun> runs;
   std::vector<int32_t> block_of;  // run after run
   AlignedVector<uint8_t> units;  // unit after unit: 64 bytes of index, 64 values
-  std::vector<int32_t> sums;  // of each row's values in units: first digits of x have an offset of 128
   SparseSlices<T, Index> rest;
 
   int most_singly() const { return 3; }
@@ -53,7 +52,7 @@ struct SparsePanels {
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const {
     const size_t order = (place_of_row.size() + column_at.size()) * 4;
-    return order + runs.size() * sizeof(PanelRun) + block_of.size() * 4 + units.size() + sums.size() * 4 + rest.bytes();
+    return order + runs.size() * sizeof(PanelRun) + block_of.size() * 4 + units.size() + rest.bytes();
   }
 
   // Entries in the order of rows.
@@ -77,10 +76,6 @@ struct SparsePanels {
     }
     std::stable_sort(rest.begin(), rest.end(), [](const auto& a, const auto& b) { return a.row < b.row; });
     result.rest = SparseSlices<T, Index>::from(rest);
-    if (Bytes) {
-      result.sums.assign(static_cast<size_t>(result.blocks()) * kHeight, 0);
-      result.each_in_units([&](int place, int, T value) { result.sums[place] += static_cast<int32_t>(value); });
-    }
     result.units.shrink_to_fit();
     return result;
   }
@@ -388,8 +383,7 @@ struct SparsePanels {
         if constexpr (D == 0) return std::memset(to, 0, sizeof(float) * all_rows), void();
         if constexpr (D > 0) {
           int32_t* first = reinterpret_cast<int32_t*>(to);
-          for (int l = 0; l < L; ++l)
-            for (size_t r = 0; r < all_rows; ++r) first[l * all_rows + r] = -kByteZero * sums[r];
+          std::memset(first, 0, sizeof(int32_t) * L * all_rows);
           if (D > 1) std::memset(lower, 0, sizeof(float) * all_rows);
           byte_units<D, L>(all(), lanes + k, first, lower, all_rows);
           for (size_t r = 0; r < L * all_rows; r += 16) {

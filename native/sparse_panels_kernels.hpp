@@ -91,18 +91,20 @@ __attribute__((noinline)) void byte_units(PanelUnits panels, const ByteLane* lan
 #pragma GCC unroll 4
         for (int d = 1; d < D; ++d) total[l][d] = _mm512_setzero_si512();
       }
+      __m512i zeros = _mm512_setzero_si512();  // what first digits of zero add up to
       for (int n = run.units; n > 0; --n, unit += 128) {
         _mm_prefetch(unit + 1024, _MM_HINT_T0);
         _mm_prefetch(unit + 1088, _MM_HINT_T0);
         __m512i index = _mm512_load_si512(unit), values = _mm512_load_si512(unit + 64);
         asm("" : "+v"(index), "+v"(values));  // loaded once, not for each digit
+        add_dot(zeros, _mm512_set1_epi8(static_cast<char>(kByteZero)), values);
 #pragma GCC unroll 4
         for (int l = 0; l < L; ++l)
 #pragma GCC unroll 4
           for (int d = 0; d < D; ++d) add_dot(total[l][d], looked_up<4>(table[l][d], index), values);
       }
 #pragma GCC unroll 4
-      for (int l = 0; l < L; ++l) _mm512_store_si512(totals + l * height + to, total[l][0]);
+      for (int l = 0; l < L; ++l) _mm512_store_si512(totals + l * height + to, _mm512_sub_epi32(total[l][0], zeros));
       if constexpr (D > 1) {
         __m512 sum = _mm512_cvtepi32_ps(total[0][1]);
 #pragma GCC unroll 4

@@ -86,18 +86,6 @@ inline Vec<N> at_least(Vec<N> x, float limit) {
   return x < limit ? all<N>(limit) : x;
 }
 
-// 1 / x to the last bit or two, for x far from the ends of the range: a division takes as long as sixteen multiplications.
-template <int N>
-inline Vec<N> reciprocal(Vec<N> x) {
-#if defined(__AVX512F__)
-  if constexpr (N == 16) {
-    const Vec<N> near = (Vec<N>)_mm512_rcp14_ps((__m512)x);
-    return near * (2.0f - x * near);
-  }
-#endif
-  return 1.0f / x;
-}
-
 // Eight-bit integers as floats.
 template <int N>
 inline Vec<N> widen(const float* p) {

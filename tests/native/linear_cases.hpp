@@ -85,6 +85,27 @@ inline void check_not_finite(const Case& c, int batch, float bad, Random& random
   }
 }
 
+// Of a sparse weight it spreads to no other output either: zeros that are not there are not multiplied.
+inline void check_spreads_no_further(const Case& c, Random& random) {
+  if (c.handle == nullptr) return;
+  const int rows = c.dense.rows, columns = c.dense.columns;
+  for (int batch : {1, 4, 8, 16, 32}) {
+    const int item = random.below(batch), place = random.below(columns);
+    auto x = random.values(static_cast<size_t>(batch) * columns);
+    x[static_cast<size_t>(item) * columns + place] = INFINITY;
+    std::vector<float> y(static_cast<size_t>(batch) * rows);
+    dopant_linear(c.handle.get(), nullptr, x.data(), batch, y.data());
+    for (int b = 0; b < batch; ++b)
+      for (int i = 0; i < rows; ++i) {
+        const float got = y[static_cast<size_t>(b) * rows + i];
+        const bool has_part = b == item && c.dense.at(i, place) != 0.0f;
+        if (!check(std::isfinite(got) != has_part, "%s: infinity in column %d of %d in %d makes output %d of %d %g",
+                   c.name.c_str(), place, item, batch, i, b, got))
+          return;
+      }
+  }
+}
+
 // Callers at the same time, whose batches are large enough to be shared among threads of the library's own.
 inline void check_threads(const Case& c, Random& random) {
   const int rows = c.dense.rows, columns = c.dense.columns, batch = 70;
@@ -149,8 +170,10 @@ inline void check_sparse() {
   for (Values kind : {Values::kFloat, Values::kInt8, Values::kFast}) {
     const auto with = [&](const char* name, int rows, int columns, auto count) {
       const Pattern pattern(rows, columns, count, random);
-      for (bool lookup : {false, true})
+      for (bool lookup : {false, true}) {
         check_weight(sparse(name, pattern, lookup, kind, random), random, columns < 10000);
+        check_spreads_no_further(sparse(name, pattern, lookup, kind, random, false), random);
+      }
     };
     // Banks of one to four registers, where values are of 8 bits; the others take panels.
     with("even", 70, 131, [](int) { return 12; });

@@ -1,6 +1,7 @@
 // Weights of every kind, each beside the dense matrix of doubles that it stands for.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -82,13 +83,16 @@ struct Pattern {
 
 enum class Values { kFloat, kInt8, kFast };
 
-inline Case sparse(const std::string& name, const Pattern& pattern, bool lookup, Values kind, Random& random) {
+// zeros: whether some of the 8-bit values that are there are zero.
+inline Case sparse(const std::string& name, const Pattern& pattern, bool lookup, Values kind, Random& random,
+                   bool zeros = true) {
   const int rows = pattern.rows, columns = pattern.columns;
   Matrix matrix(rows, columns);
   std::vector<float> values = random.values(pattern.size()), scales;
   std::vector<int8_t> levels;
   for (int r = 0; r < rows; ++r) scales.push_back(0.001f + 0.01f * std::fabs(random.value()));
   for (size_t i = 0; i < pattern.size(); ++i) levels.push_back(static_cast<int8_t>(random.below(255) - 127));
+  if (!zeros) std::replace(levels.begin(), levels.end(), int8_t{0}, int8_t{1});
   for (int r = 0; r < rows; ++r)
     for (int64_t i = pattern.starts[r]; i < pattern.starts[r + 1]; ++i)
       matrix.at(r, pattern.column_of[i]) =
