@@ -15,7 +15,8 @@ constexpr int kByteLanes = 16;  // at a time
 
 struct ByteLane {
   uint8_t* digits[kMostDigits];
-  float* left;  // of x
+  const float* x;
+  float* left;  // of x after a turn
   Digits now;   // of a turn
   bool done;
 
@@ -54,7 +55,7 @@ inline __m512i looked_up(const __m512i (&x)[R], __m512i index) {
   }
 }
 
-// Room for `count` lanes of x, one after the other.
+// Room for `count` lanes of x, one after the other: for x if it does not lie like that already, and for what turns leave of it.
 struct ByteRoom {
   int count;
   bool exact;
@@ -70,17 +71,18 @@ struct ByteRoom {
 };
 
 // Every lane's digits, in as many turns as they take: multiply(lanes, scales) for each turn, where lanes without digits are to
-// be left out; slowly(k) for lane k if it is not finite: no bytes can stand for it. The room's x is written.
+// be left out; slowly(k) for lane k if it is not finite: no bytes can stand for it. x is the room's, or one lane elsewhere.
 template <class Slowly, class Multiply>
-inline void in_turns(const ByteRoom& room, Arena& arena, Slowly slowly, Multiply multiply) {
+inline void in_turns(const ByteRoom& room, const float* x, Arena& arena, Slowly slowly, Multiply multiply) {
   const Strips& strips = room.strips;
   const int count = room.count;
   const bool exact = room.exact;
   ByteLane lanes[kByteLanes];
   for (int k = 0; k < count; ++k) {
+    lanes[k].x = x + k * room.width;
     lanes[k].left = room.x + k * room.width;
     for (int d = 0; d < (exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(static_cast<size_t>(strips.count) * strips.room);
-    lanes[k].done = largest_size(lanes[k].left, strips.columns()) == 0.0f;  // one that is there to fill a register up
+    lanes[k].done = largest_size(lanes[k].x, strips.columns()) == 0.0f;  // one that is there to fill a register up
   }
   for (bool all = false; !all;) {
     all = true;
@@ -90,9 +92,10 @@ inline void in_turns(const ByteRoom& room, Arena& arena, Slowly slowly, Multiply
         lane.now.count = 0;
         continue;
       }
-      lane.now = exact ? Digits::enough(lane.left, strips, lane.digits, room.spare) : Digits::one(lane.left, strips, lane.digits);
+      lane.now = exact ? Digits::enough(lane.x, strips, lane.digits, room.spare, lane.left) : Digits::one(lane.x, strips, lane.digits);
       if (lane.now.count == 0) slowly(k);
       lane.done = lane.now.all || lane.now.count == 0;
+      lane.x = lane.left;
       all = all && lane.done;
     }
     ByteScales scales;

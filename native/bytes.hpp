@@ -104,9 +104,9 @@ struct Digits {
 
   // For exact: three digits, or four, such that half a unit of the lowest is 2^-19 of the numbers' average size at most,
   // as the logarithm goes. Scales are powers of two, so nothing else is rounded. Where four are not enough, x is done in
-  // turns: the numbers within 2^-12 of the largest come first, and x is left with zeros in their places. Whole registers
-  // of x are written.
-  static Digits enough(float* x, Strips strips, uint8_t* const* bytes, float* room) {
+  // turns: the numbers within 2^-12 of the largest come first, and `left`, which may be x, has zeros in their places. Whole
+  // registers of it are written.
+  static Digits enough(const float* x, Strips strips, uint8_t* const* bytes, float* room, float* left) {
     const int count = strips.columns();
     constexpr int kThree = 5, kFour = 12, kLeast = 36;  // of numbers that small, 2^-90, 2^-122 may be rounded away
     const Exponents exponents(x, count);
@@ -123,7 +123,7 @@ struct Digits {
       const __m512 v = _mm512_maskz_loadu_ps(lanes_left(count - i), x + i);
       const __mmask16 now = _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
       _mm512_storeu_ps(room + i, _mm512_mask_mov_ps(zero, now, v));
-      _mm512_storeu_ps(x + i, _mm512_mask_mov_ps(v, now, zero));
+      _mm512_storeu_ps(left + i, _mm512_mask_mov_ps(v, now, zero));
     }
     to_digits<4>(room, strips, power(31 + 127 - above), bytes);
     return {4, power(above - 127 - 31), all};

@@ -145,11 +145,8 @@ struct SparseBanks {
       });
     };
     const ByteRoom room(count, exact, Strips{edges.data(), banks(), registers * 64}, arena);
-    if (stride == 1)
-      std::memcpy(room.x, x, sizeof(float) * static_cast<size_t>(columns));
-    else
-      transpose(x, stride, columns, count, room.x, room.width);
-    in_turns(room, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
+    if (stride > 1) transpose(x, stride, columns, count, room.x, room.width);
+    in_turns(room, stride > 1 ? room.x : x, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
       multiply(scales, lanes, count, scale_of_lane, y, stride, arena);
     });
   }
@@ -158,7 +155,8 @@ struct SparseBanks {
   void multiply(const float* scales, const ByteLane* lanes, int count, const ByteScales& scale_of_lane, float* y,
                 size_t stride, Arena& arena) const {
     Arena::Scope scope(arena);
-    const int chunk = std::max(1, static_cast<int>(kChunkBytes / group_bytes()));
+    // A single lane passes over them once.
+    const int chunk = count == 1 ? groups() : std::max(1, static_cast<int>(kChunkBytes / group_bytes()));
     float* totals = arena.take<float>(static_cast<size_t>(count) * chunk * kGroup);
     for (int first = 0; first < groups(); first += chunk) {
       const int some = std::min(chunk, groups() - first), height = some * kGroup;

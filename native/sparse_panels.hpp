@@ -308,7 +308,7 @@ struct SparsePanels {
     put_in_places(x, room.x);
     float* totals = arena.take<float>(height());
     bool finite = true;
-    in_turns(room, arena, [&](int) { finite = false; }, [&](const ByteLane* lane, const ByteScales& scale_of_lane) {
+    in_turns(room, room.x, arena, [&](int) { finite = false; }, [&](const ByteLane* lane, const ByteScales& scale_of_lane) {
       if (!finite) return;
       multiply(lane, 1, totals, arena);
       add_totals(scales, scale_of_lane[0], totals, y);
@@ -333,7 +333,7 @@ struct SparsePanels {
         to.y[row * to.stride + lane] += factor * x[column_at[column_place] * to.stride + lane];
       });
     };
-    in_turns(room, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
+    in_turns(room, room.x, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
       multiply(lanes, P, totals, arena);
       const Vec<P> scale_of_lanes = load<P>(scale_of_lane);
       const auto add = [&](int place, Vec<P> total) {

@@ -13,6 +13,8 @@ from dopant.runtime.handle import Floats
 Shapes = Callable[[int], tuple[tuple[int, int, int], tuple[int, int, int]]]
 """The shapes of h and c for a batch."""
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 def check_batch(batch: object) -> None:
     """Raise InputError unless it is a whole number of 1 or more."""
@@ -27,9 +29,10 @@ def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
         InputError: they are not float32 of (batch, inputs) or (time, batch, inputs), or there are none.
     """
     array = np.ascontiguousarray(x)
-    if array.dtype != np.float32:
+    if array.dtype != _FLOAT32:
         raise InputError(f"x must be float32, got {array.dtype}")
-    if array.ndim != dimensions or array.shape[-1] != inputs or array.size == 0:
+    shape = array.shape
+    if len(shape) != dimensions or shape[-1] != inputs or 0 in shape:
         wanted = f"(batch, {inputs})" if dimensions == 2 else f"(time, batch, {inputs})"
         raise InputError(f"x must be of shape {wanted} with 1 or more of each, got {array.shape}")
     return array
