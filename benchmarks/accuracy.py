@@ -40,7 +40,11 @@ def errors(found: Tensor, wanted: Tensor) -> dict[str, float]:
     largest = relative.abs().amax((0, 2))
     shares = {"median": 0.5, "of_99_in_100": 0.99, "of_all": 1.0}
     quantiles = {f"largest_{name}": largest.quantile(share).item() for name, share in shares.items()}
-    return {"rms": relative.square().mean().sqrt().item(), **quantiles, "over_1e-6": (largest > 1e-6).double().mean().item()}
+    return {
+        "rms": relative.square().mean().sqrt().item(),
+        **quantiles,
+        "over_1e-6": (largest > 1e-6).double().mean().item(),
+    }
 
 
 def main(folder: str, corpus: str, path: Path) -> None:
@@ -56,7 +60,9 @@ def main(folder: str, corpus: str, path: Path) -> None:
         for batch in (1, 32):
             parts = [np.ascontiguousarray(x[:, b : b + batch]) for b in range(0, SEQUENCES, batch)]
             found = np.concatenate([runtime.lstm.sequence(part)[0] for part in parts], 1)
-            rows.append({"inputs": name, "batch": batch, "engine": "dopant", **errors(torch.from_numpy(found).double(), wanted)})
+            rows.append(
+                {"inputs": name, "batch": batch, "engine": "dopant", **errors(torch.from_numpy(found).double(), wanted)}
+            )
             print(rows[-1])
         rows.append({"inputs": name, "batch": SEQUENCES, "engine": "torch", **errors(by_torch, wanted)})
         print(rows[-1])
