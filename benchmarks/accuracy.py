@@ -1,6 +1,6 @@
 """How far exact is from float64: the outputs of a model's LSTM over 35 steps, against torch in float64 and in float32.
 
-python benchmarks/accuracy.py runs/ptb-medium/doped-kronecker-short-quick-seed0 ptb results/precision/medium-float64.json
+python benchmarks/accuracy.py runs/ptb-medium/doped-kronecker-short-quick-seed0 ptb results/precision/medium.json
 
 An error is relative to the largest output of its sequence; of all errors of a sequence `largest` is the largest.
 """
@@ -26,7 +26,7 @@ SEED = 0
 
 
 def inputs_of(embedding: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
-    """(STEPS, SEQUENCES, inputs) of the LSTM: a text's words as the model embeds them, and random numbers of two sizes."""
+    """(STEPS, SEQUENCES, inputs): a text's words as the model embeds them, and random numbers of two sizes."""
     words = tokens[: STEPS * SEQUENCES].reshape(SEQUENCES, STEPS).T
     with torch.no_grad():
         text = embedding(words)
