@@ -1,11 +1,11 @@
 // Lanes of x in digits (bytes.hpp), for sparse matrices of 8-bit values that serve one lane after the other.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
+#include <type_traits>
 
 #include "arena.hpp"
 #include "bytes.hpp"
-#include "layout.hpp"
 
 namespace dopant {
 
@@ -75,31 +75,34 @@ struct ByteRoom {
 template <class Slowly, class Multiply>
 inline void in_turns(const ByteRoom& room, const float* x, Arena& arena, Slowly slowly, Multiply multiply) {
   const Strips& strips = room.strips;
-  const int count = room.count;
-  const bool exact = room.exact;
+  const size_t bytes = static_cast<size_t>(strips.count) * strips.room;
   ByteLane lanes[kByteLanes];
-  for (int k = 0; k < count; ++k) {
+  for (int k = 0; k < room.count; ++k) {
     lanes[k].x = x + k * room.width;
     lanes[k].left = room.x + k * room.width;
-    for (int d = 0; d < (exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(static_cast<size_t>(strips.count) * strips.room);
+    for (int d = 0; d < (room.exact ? kMostDigits : 1); ++d) lanes[k].digits[d] = arena.take<uint8_t>(bytes);
     lanes[k].done = largest_size(lanes[k].x, strips.columns()) == 0.0f;  // one that is there to fill a register up
   }
+  const auto digits_of = [&](const ByteLane& lane) {
+    if (!room.exact) return Digits::one(lane.x, strips, lane.digits);
+    return Digits::enough(lane.x, strips, lane.digits, room.spare, lane.left);
+  };
   for (bool all = false; !all;) {
     all = true;
-    for (int k = 0; k < count; ++k) {
+    for (int k = 0; k < room.count; ++k) {
       ByteLane& lane = lanes[k];
       if (lane.done) {
         lane.now.count = 0;
         continue;
       }
-      lane.now = exact ? Digits::enough(lane.x, strips, lane.digits, room.spare, lane.left) : Digits::one(lane.x, strips, lane.digits);
+      lane.now = digits_of(lane);
       if (lane.now.count == 0) slowly(k);
       lane.done = lane.now.all || lane.now.count == 0;
       lane.x = lane.left;
       all = all && lane.done;
     }
     ByteScales scales;
-    for (int k = 0; k < count; ++k) scales[k] = lanes[k].now.count == 0 ? 1.0f : lanes[k].now.scale;
+    for (int k = 0; k < room.count; ++k) scales[k] = lanes[k].now.count == 0 ? 1.0f : lanes[k].now.scale;
     multiply(static_cast<const ByteLane*>(lanes), scales);
   }
 }

@@ -105,7 +105,8 @@ struct Digits {
   // For exact: three digits, or four, such that half a unit of the lowest is 2^-19 of the numbers' average size at most,
   // as the logarithm goes. Scales are powers of two, so nothing else is rounded. Where four are not enough, x is done in
   // turns: the numbers within 2^-12 of the largest come first, and `left`, which may be x, has zeros in their places. Whole
-  // registers of it are written.
+  // registers of it are written. (Those just above 2^-12, if negative, may err by twice as much: all lower digits are high
+  // then, and their sum is rounded before the first one's is added.)
   static Digits enough(const float* x, Strips strips, uint8_t* const* bytes, float* room, float* left) {
     const int count = strips.columns();
     constexpr int kThree = 5, kFour = 12, kLeast = 36;  // of numbers that small, 2^-90, 2^-122 may be rounded away

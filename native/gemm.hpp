@@ -66,7 +66,7 @@ constexpr int kTileRegisters = 12;  // of 16
 constexpr int kTileColumns = 3;  // registers of a row
 
 // A sum is rounded at every product, by the more the more it has grown: a long one is made of a few shorter ones.
-constexpr int kShortest = 24, kMostSums = 8;
+constexpr int kShortest = 24, kMostSums = 8;  // products of a part at least, parts at most
 
 // Loops over a tile are unrolled by force: only then does it stay in registers.
 template <int R, int K, bool Whole, class B, class C>

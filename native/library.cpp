@@ -9,6 +9,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 
 #include "compose.hpp"
@@ -66,7 +67,9 @@ WeightPointer make_sparse_with(int rows, int columns, bool lookup, const int64_t
 template <class T>
 WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* starts, const int32_t* column_of,
                           const T* values, const float* scales, bool fast) {
-  if (starts[rows] > std::numeric_limits<int32_t>::max()) throw std::length_error("more non-zeros than 32 bits count");
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  if (starts[rows] > most)
+    throw std::length_error(std::to_string(starts[rows]) + " non-zeros, " + std::to_string(most) + " at most");
   auto* make = columns <= 65536 ? make_sparse_with<T, uint16_t> : make_sparse_with<T, uint32_t>;
   return make(rows, columns, lookup, starts, column_of, values, scales, fast);
 }

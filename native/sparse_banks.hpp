@@ -11,10 +11,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <vector>
 
 #include "byte_lanes.hpp"
+#include "layout.hpp"
 #include "sparse_slices.hpp"
 
 namespace dopant {

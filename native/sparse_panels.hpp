@@ -1,5 +1,5 @@
-// A sparse matrix in panels: of one lane, x is looked up in registers, never gathered from memory. Many lanes, where values
-// are bytes: sparse_panels_lanes.hpp.
+// A sparse matrix in panels. One lane: x is looked up in registers, never gathered from memory. Where values are bytes, more
+// lanes too: one after the other, or in exact 32 together in floats. Inner loops: sparse_panels_kernels.hpp.
 //
 // A panel is a strip of columns whose x fits into a few registers, a block some rows of it. Within a block every row
 // has the same number of slots, a byte of local column index and a value each; one register permute looks up a whole
@@ -10,8 +10,8 @@
 // panel, so that there is less to fill up.
 //
 //   floats: 32 columns, blocks of 64 rows: 64 slots are 4 permutes and 4 multiply-accumulates
-//   bytes (values of 8 bits): 256 columns, blocks of 16 rows: 64 slots are 4 permutes and a dot instruction, which adds up
-//   4 of a row, for each digit of x (bytes.hpp): one in fast, three or four in exact
+//   bytes (values of 8 bits): 256 columns, blocks of 16 rows: 64 slots are 2 permutes, of two registers each, and a dot
+//   instruction, which adds up 4 of a row, for each digit of x (bytes.hpp): one in fast, three or four in exact
 #pragma once
 
 #include <algorithm>
@@ -47,7 +47,7 @@ struct SparsePanels {
   AlignedVector<uint8_t> units;  // unit after unit: 64 bytes of index, 64 values
   SparseSlices<T, Index> rest;
 
-  int most_singly() const { return 3; }
+  int most_singly() const { return 3; }  // four lanes together take as long as three, and rows less than that
   int panels() const { return (columns + kWidth - 1) / kWidth; }
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const {
@@ -100,7 +100,7 @@ struct SparsePanels {
     return true;
   }
 
-  // The same of y (rows, lanes) and x (columns, lanes), of bytes. True: it always can.
+  // The same of y (rows, lanes) and x (columns, lanes), where values are bytes; x need not be finite.
   void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
     if (place_of_row.empty()) return;
     Arena& arena = Arena::of_this_thread();
@@ -380,10 +380,9 @@ struct SparsePanels {
       float* to = totals + k * all_rows;
       k += next_lanes(lanes + k, count - k, [&](auto digits, auto together) {
         constexpr int D = digits, L = together;
-        if constexpr (D == 0) return std::memset(to, 0, sizeof(float) * all_rows), void();
+        std::memset(to, 0, sizeof(float) * L * all_rows);
         if constexpr (D > 0) {
-          int32_t* first = reinterpret_cast<int32_t*>(to);
-          std::memset(first, 0, sizeof(int32_t) * L * all_rows);
+          int32_t* first = reinterpret_cast<int32_t*>(to);  // the sums of first digits, until they are numbers
           if (D > 1) std::memset(lower, 0, sizeof(float) * all_rows);
           byte_units<D, L>(all(), lanes + k, first, lower, all_rows);
           for (size_t r = 0; r < L * all_rows; r += 16) {

@@ -1,6 +1,8 @@
 // The inner loops of panels (sparse_panels.hpp).
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "byte_lanes.hpp"

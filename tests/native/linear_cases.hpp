@@ -167,6 +167,8 @@ inline void check_large_dense() {
 
 inline void check_sparse() {
   Random random(2);
+  const int64_t too_many[] = {0, int64_t{1} << 31};
+  check(dopant_sparse(1, 1, 0, too_many, nullptr, nullptr) == nullptr, "2^31 non-zeros are not refused");
   for (Values kind : {Values::kFloat, Values::kInt8, Values::kFast}) {
     const auto with = [&](const char* name, int rows, int columns, auto count) {
       const Pattern pattern(rows, columns, count, random);

@@ -76,6 +76,17 @@ def test_products_of_every_structure_are_exact(name: str) -> None:
     assert max(error(weight, "exact", batch) for batch in BATCHES) < 1e-6
 
 
+def test_long_sums_of_kronecker_products_are_made_of_parts() -> None:
+    weight = new(Kronecker(((24, 96), (96, 24))), (24 * 96, 96 * 24))
+    matrix = weight.to_dense().detach().double()
+    for batch in (1, 8, 32):
+        x = torch.randn(batch, 96 * 24, generator=torch.Generator().manual_seed(batch))
+        expected = (x.double() @ matrix.T).numpy()
+        differs = packed(weight).linear(x.numpy()) - expected
+        # 2.0e-7 where each row's products are one sum, 1.4e-7 in four parts.
+        assert np.sqrt(np.square(differs).mean() / np.square(expected).mean()) < 1.7e-7
+
+
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_fast_products_are_right_to_8_bits(name: str) -> None:
     weight = new(STRUCTURES[name])
