@@ -1,8 +1,9 @@
 // A sparse weight: which form it is kept in, and for what.
 //
-// Where the processor has the permutes and dot instructions for them, 8-bit values (of up to 65536 columns) lie in banks, or else in
-// panels of bytes, and that serves any number of lanes. Other values, and other processors: one lane takes panels of floats or slices, which hold
-// everything; more lanes take rows, in tiles for so many lanes, that are made of it when they are first needed.
+// Where the processor has the permutes and dot instructions for them, 8-bit values (of up to 65536 columns) lie in banks,
+// or else in panels of bytes, and that serves any number of lanes. Other values, and other processors: one lane takes panels
+// of floats or slices, which hold everything; more lanes take rows, in tiles for so many lanes, that are made of it when they
+// are first needed.
 #pragma once
 
 #include <atomic>
