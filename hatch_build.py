@@ -1,7 +1,8 @@
-"""The package's build: the native libraries go into the wheel, and the wheel is then for this platform alone."""
+"""The package's build: native libraries go into the wheel, which is then for this platform alone, and the commit."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -21,6 +22,8 @@ class NativeBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and name what came out; nothing but the note where there is no compiler."""
+        if version == "standard":  # an editable install finds its commit by itself
+            build_data["artifacts"] += self._commit()
         files = build_native.build()
         build_data["artifacts"] += [path.relative_to(self.root).as_posix() for path in files]
         note = files[-1].read_text().strip()
@@ -31,3 +34,18 @@ class NativeBuildHook(BuildHookInterface[Any]):
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"  # the libraries know nothing of Python: any version will do
+
+    def _commit(self) -> list[str]:
+        """The file that tells records which code they are of; none without git."""
+        name = "src/dopant/commit.txt"
+        file = Path(self.root, name)
+        asked = (["ls-files", "--error-unmatch", "hatch_build.py"], ["rev-parse", "HEAD"], ["diff", "--stat", "HEAD"])
+        try:
+            _, commit, changes = (
+                subprocess.run(["git", "-C", self.root, *words], capture_output=True, text=True, check=True).stdout
+                for words in asked
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return [name] if file.exists() else []  # as a source distribution brought it along
+        file.write_text(commit.strip() + (" changed" if changes else "") + "\n")
+        return [name]

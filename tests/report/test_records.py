@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import dopant
+from dopant import version
 from dopant.errors import InputError
-from dopant.report.records import find_commit, find_machine, make_record, read_record, write_record
+from dopant.report.records import find_code, find_commit, find_machine, make_record, read_record, write_record
 
 
 @pytest.fixture
@@ -114,11 +115,19 @@ def test_commit_is_unknown_outside_a_checkout(tmp_path: Path) -> None:
     assert find_commit(tmp_path) == ("unknown", False)
 
 
-def test_commit_is_unknown_in_the_checkout_of_another_project(checkout: Path) -> None:
+def test_commit_is_unknown_in_the_checkout_of_another_project(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = checkout / "venv" / "dopant"
     installed.mkdir(parents=True)
     (installed / "__init__.py").write_text("")
     assert find_commit(installed) == ("unknown", False)
+    monkeypatch.setattr(version, "__file__", str(installed / "version.py"))
+    assert find_code() == ("unknown", False)
+    (installed / "commit.txt").write_text("0123abc\n")  # as the build of a wheel leaves it
+    assert find_code() == ("0123abc", False)
+    (installed / "commit.txt").write_text("0123abc changed\n")
+    assert find_code() == ("0123abc", True)
+    (installed / "commit.txt").write_text("\n")
+    assert find_code() == ("unknown", False)
 
 
 def test_commit_is_unknown_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

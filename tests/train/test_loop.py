@@ -60,7 +60,7 @@ def test_the_loop_does_what_the_paper_says(
     result = run_training(ours, epochs=3, clip=clip)
     by_the_book(theirs, columns, 3, 5, clip)
     for name, tensor in weights(theirs).items():
-        torch.testing.assert_close(weights(ours)[name], tensor, rtol=1e-5, atol=1e-6)  # torch's clip adds 1e-6
+        torch.testing.assert_close(weights(ours)[name], tensor, rtol=1e-9, atol=1e-12)
     assert result.steps == 24
     assert [point["tokens"] for point in result.curves] == [160, 320, 480]
     assert result.curves[-1]["valid_perplexity"] == pytest.approx(perplexity(theirs, columns))
@@ -71,6 +71,20 @@ def test_without_a_clip_gradients_are_as_they_are(make_model: Make, run_training
     run_training(free, clip=0.0)
     run_training(loose, clip=1e6)
     assert equal(free, loose)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_only_training_multiplies_in_tensor_float_32(make_model: Make, run_training: Training, tf32: bool) -> None:
+    seen: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
+
+    def note(module: nn.Module, inputs: object) -> None:
+        seen[module.training].add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+
+    model = make_model()
+    model.register_forward_pre_hook(note)
+    run_training(model, tf32=tf32)
+    assert seen == {True: {(tf32, tf32)}, False: {(False, False)}}
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (False, True)  # torch's own
 
 
 def test_the_train_perplexity_is_that_of_the_epoch(make_model: Make, run_training: Training, columns: Tensor) -> None:

@@ -9,20 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dopant.ops.precision import matrix_products
+
 Scorer = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """Maps (tokens (time, batch), state) to (logits (time, batch, vocabulary), state): a model, or a runtime."""
 
 
 @contextmanager
 def evaluating(model: Scorer) -> Iterator[torch.device]:
-    """No gradients, and of a module evaluation mode, put back at the end; gives the device it computes on."""
+    """No gradients, float32 products, and of a module evaluation mode, put back at the end; gives the device."""
     if not isinstance(model, nn.Module):
         yield torch.device("cpu")
         return
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), matrix_products(tf32=False):
             yield next(model.parameters()).device
     finally:
         model.train(training)

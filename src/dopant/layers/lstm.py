@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, cast, get_args
 
 import torch
@@ -14,6 +15,9 @@ from dopant.layers.kernel import Kernel, kernel_for
 from dopant.layers.row_masks import masked_dense, masks_are_by_row, products, summed
 from dopant.structures import Dense, StructuredWeight
 from dopant.structures.base import uniform
+
+# cuDNN's advice to keep the weights as one piece of memory: ours are formed anew for each call
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
 
 State = tuple[Tensor, Tensor]
 Contraction = Literal["dense", "factored"]

@@ -71,7 +71,7 @@ def run_recipe(
         force: start anew and replace what is there.
         resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
         accelerator: an `accelerate.Accelerator`, to run on several processes.
-        device: where to train, if not the accelerator's; evaluation is on the CPU, from the file.
+        device: where to train, and to evaluate the file, if not the accelerator's.
         announce: told the plan before anything is done.
         command: the arguments after `dopant` that ask for this run, for the record.
         code: the commit that runs, and whether it has changes; None to look now, before anything is done.
@@ -151,7 +151,7 @@ def run_recipe(
         record = make_record(command, seed=recipe.seed, device=device_name(device), started=started, code=code)
         report = Report(
             protocol=make_protocol(recipe, setting, record, resumed=resumed),
-            rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds),),
+            rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds, device),),
         )
         if processes.main:
             write_report(report, places.report)
@@ -230,6 +230,7 @@ def schedule(recipe: Recipe) -> dict[str, Any]:
         "optimiser": (
             f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
             f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
+            + (", in TensorFloat-32" if training.tf32 else "")
         ),
         "start": recipe.start,
     }
@@ -255,14 +256,15 @@ def describe_folder(
     curves: Sequence[dict[str, Any]] = (),
     paths: Sequence[dict[str, Any]] = (),
     seconds: float | None = None,
+    device: str = "cpu",
 ) -> Row:
-    """A row from the file alone: what is stored, and what the loaded model makes of the text."""
+    """A row from the file alone: what is stored, and what the loaded model makes of the text, computed on `device`."""
     found = inspect(folder)
     planned = {w.name for w in setting.plan.weights if w.method is not None}
     scope = [weight for weight in found.weights if weight.name in planned]
     parameters, stored = sum(w.parameters for w in scope), sum(w.stored_bytes for w in scope)
     entries = sum(w.shape[0] * w.shape[1] for w in scope)
-    model = load_model(folder).model
+    model = load_model(folder).model.to(device)
     return Row(
         method=recipe.method,
         label=label(recipe),

@@ -24,6 +24,7 @@ from dopant.errors import InputError
 from dopant.report.writing import write_text
 
 UNKNOWN = "unknown"
+BUILT_FROM = "commit.txt"  # in a built package: the commit, and a word more if there were changes
 _MADE = ("results", "docs", "README.md")  # where records and their tables go: to write one does not change the code
 
 
@@ -80,7 +81,8 @@ class Record(Kept):
 
     Args:
         command: the command line, `dopant ...`, quoted for a shell; without --resume, so that it does it all again.
-        commit: the git commit of dopant's checkout; "unknown" for an installed package.
+        commit: the git commit of dopant's checkout, or of the one that an installed package was built from; "unknown"
+            where there was no git.
         dirty: the checkout had changes that are not in `commit`; not counting what is made from records.
         time: when the run began, UTC, ISO 8601.
         seconds: how long it took, wall clock.
@@ -128,8 +130,16 @@ def make_record(
 
 
 def find_code() -> tuple[str, bool]:
-    """The commit of this package, and whether there are changes; see `find_commit`."""
-    return find_commit(Path(version.__file__).parent)
+    """The commit of this package, and whether there are changes; see `find_commit`. A wheel brings its own along."""
+    folder = Path(version.__file__).parent
+    found = find_commit(folder)
+    if found[0] != UNKNOWN:
+        return found
+    try:
+        commit, *changed = (folder / BUILT_FROM).read_text().split()
+    except (OSError, ValueError):
+        return found
+    return commit, bool(changed)
 
 
 def find_commit(folder: Path) -> tuple[str, bool]:

@@ -45,6 +45,11 @@ class Descent:
             for parameter in parameters:
                 parameter.grad = None
 
+    def norm(self) -> float:
+        """Of all gradients as one vector."""
+        found = [p.grad for parameters in self.groups.values() for p in parameters if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(found))
+
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move each parameter by minus `rate`, times its group's multiplier, times its gradient."""

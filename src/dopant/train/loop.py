@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dopant.errors import DivergenceError, InputError
 from dopant.layers import LSTM
+from dopant.ops.precision import matrix_products
 from dopant.train.checkpoint import Progress, State, States, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.descent import Descent
@@ -91,7 +92,8 @@ def train(model: nn.Module, settings: TrainSettings, run: Run, overlays: list[Ov
             module.contraction = settings.contraction
     training = _Training(model, settings, run, overlays)
     try:
-        training.go()
+        with matrix_products(tf32=settings.tf32):
+            training.go()
     finally:
         training.row_masks.clear()
         training.log.close()
@@ -173,9 +175,9 @@ class _Training:
             self._keep()
         self.descent.clear()
         self.processes.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf)
-        self._check("gradient", float(norm), epoch)
-        self.descent.step(self.rate(step))
+        norm = self.descent.norm()
+        self._check("gradient", norm, epoch)
+        self.descent.step(self.rate(step) * _clipped(norm, settings.clip))
         self.row_masks.clear()
 
         self.states = after
@@ -243,6 +245,11 @@ class _Training:
 
 def _detached(state: State) -> State:
     return state[0].detach(), state[1].detach()
+
+
+def _clipped(norm: float, bound: float) -> float:
+    """What a gradient of this norm is to be multiplied by."""
+    return min(1.0, bound / norm) if bound and norm else 1.0
 
 
 def _perplexity(loss: float) -> float:

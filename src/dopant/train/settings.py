@@ -84,6 +84,7 @@ class TrainSettings(_Settings):
         overlay_start: scale of the overlay's random start against a dense weight's, when doped.
         contraction: `dense` forms W once a step and uses torch's fused LSTM, `factored` never forms it.
         trace_every: steps between two looks at the paths' sizes (0: once an epoch).
+        tf32: multiply in TensorFloat-32 on a GPU that can, see `dopant.ops.precision`; evaluation never does.
         checkpoint_every: steps between checkpoints (0: at the end of an epoch only).
     """
 
@@ -101,5 +102,6 @@ class TrainSettings(_Settings):
     co_matrix_dropout: CoMatrixDropout = CoMatrixDropout()
     distillation: Distillation = Distillation()
     contraction: Literal["dense", "factored"] = "dense"
+    tf32: bool = False
     trace_every: int = Field(0, ge=0)
     checkpoint_every: int = Field(200, ge=0)
