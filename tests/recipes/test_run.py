@@ -96,6 +96,10 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
         ({"method": "hmf"}, "Hybrid, x and h apart (HMF)"),
         ({"method": "hmd", "structure": {"per_gate": False}}, "Hybrid (HMD), all gates as one"),
         ({"method": "hmf", "joint": True}, "Hybrid, x and h apart (HMF), x and h together"),
+        (
+            {"method": "doped-kronecker", "training": {"co_matrix_dropout": {"rate": 0.1, "begin": 0.05, "end": 0.2}}},
+            "Doped Kronecker, co-matrix dropout 0.1 from 5% to 20%",
+        ),
     ],
 )
 def test_a_label_tells_rows_of_one_method_apart(changes: dict[str, Any], expected: str) -> None:

@@ -43,6 +43,7 @@ from dopant.structures import Doped, DopedWeight, Sparse, SparseWeight, Structur
 from dopant.train.loop import Run, train
 from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
 from dopant.train.processes import Processes
+from dopant.train.settings import CoMatrixDropout
 
 PATH_SAMPLE_STEPS = 200  # of the validation set's columns, for perplexities with a path switched off
 
@@ -332,8 +333,14 @@ def label(recipe: Recipe) -> str:
     name = LABELS.get(recipe.method, recipe.method) + _layout(recipe)
     if dropout.rate > 0.0:
         of = "" if dropout.path == "both" else f" of {dropout.path}"
-        name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}"
+        spans = (f" {word} {at:.0%}" for word, at, all_of_it in _spans(dropout) if at != all_of_it)
+        name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}{''.join(spans)}"
     return name + (", distilled" if settings.distillation.weight > 0.0 else "")
+
+
+def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:
+    """From where to where in training it acts, and what would be all of it."""
+    return ("from", dropout.begin, 0.0), ("to", dropout.end, 1.0)
 
 
 def _layout(recipe: Recipe) -> str:
