@@ -108,7 +108,7 @@ def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     """Equal schedules (refused otherwise), equal ramps, one rate of dropout, a label a row, and every plan possible."""
     experiment = read_experiment(folder)
     assert len(ramps(experiment.trials)) == 1
-    assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.1}
+    assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.05, 0.1}
     table = {trial.row: trial.recipe for trial in experiment.trials if trial.row in experiment.rows}
     assert len({label(recipe) for recipe in table.values()}) == len(table)
     assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)

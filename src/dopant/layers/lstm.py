@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from dopant.errors import InputError
 from dopant.layers.kernel import Kernel, kernel_for
 from dopant.layers.row_masks import masked_dense, masks_are_by_row, products, summed
+from dopant.ops.aligned import longer, whole_rows
 from dopant.structures import Dense, StructuredWeight
 from dopant.structures.base import uniform
 
@@ -145,24 +146,33 @@ class LSTM(nn.Module):
         return x, (torch.cat([h for h, _ in finals]), torch.cat([c for _, c in finals]))
 
     def _fused(self, x: Tensor, start: State, layer: int) -> tuple[Tensor, State]:
-        """torch's fused kernel on matrices formed for this call."""
+        """torch's fused kernel on matrices formed for this call.
+
+        On a GPU inputs and units of zeros are added to them where that makes rows of whole 16 bytes: a unit without
+        weights and state stays zero.
+        """
+        width = whole_rows(x.shape[-1], x)
+        units = self.hidden_size if self.proj_size else whole_rows(self.hidden_size, x)
+        out = self.proj_size or units
         parameters: list[Tensor] = []
         for suffix in self._suffixes(layer):
             if self.joint:
                 matrix = masked_dense(self._weight("weight" + suffix))
-                parameters += [
-                    part.contiguous() for part in torch.split(matrix, [x.shape[-1], self.output_size], dim=1)
-                ]
+                parts = torch.split(matrix, [x.shape[-1], self.output_size], dim=1)
             else:
-                parameters += [masked_dense(self._weight(name + suffix)) for name in ("weight_ih", "weight_hh")]
+                parts = tuple(masked_dense(self._weight(name + suffix)) for name in ("weight_ih", "weight_hh"))
+            parameters += [_padded(part, units, size) for part, size in zip(parts, (width, out), strict=True)]
             if self.bias:
-                bias = self.get_parameter("bias" + suffix)
+                bias = _padded(self.get_parameter("bias" + suffix).unsqueeze(1), units, 1).squeeze(1)
                 parameters += [bias, torch.zeros_like(bias)]
             if self.proj_size:
                 parameters.append(masked_dense(self._weight("weight_hr" + suffix)))
-        h, c = (part.contiguous() for part in start)
+        x, h, c = longer(x, width), longer(start[0], out).contiguous(), longer(start[1], units).contiguous()
         output, h, c = torch.lstm(x, (h, c), parameters, self.bias, 1, 0.0, self.training, self.bidirectional, False)
-        return output, (h, c)
+        if units > self.hidden_size:
+            each = output.view(*output.shape[:-1], self.directions, units)
+            output = each[..., : self.hidden_size].flatten(-2)
+        return output, (h[..., : self.output_size], c[..., : self.hidden_size])
 
     def _stepped(self, x: Tensor, start: State, layer: int, lengths: Tensor | None) -> tuple[Tensor, State]:
         """One cell after the other; sequences shorter than the batch's longest keep their state beyond their end."""
@@ -237,3 +247,10 @@ class LSTM(nn.Module):
         parts = [f"{self.input_size}, {self.hidden_size}", f"num_layers={self.num_layers}"]
         parts += [name for name in ("bidirectional", "batch_first", "joint") if getattr(self, name)]
         return ", ".join([*parts, f"contraction={self.contraction!r}"])
+
+
+def _padded(matrix: Tensor, units: int, columns: int) -> Tensor:
+    """(4·h, n) -> (4·units, columns): zeros after the rows of each gate, and after the columns."""
+    gates = matrix.reshape(4, -1, matrix.shape[1])
+    more = (columns - gates.shape[2], units - gates.shape[1])
+    return F.pad(gates, (0, more[0], 0, more[1])).flatten(0, 1) if any(more) else matrix.contiguous()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage, matrix_bytes
+from dopant.ops.aligned import aligned_linear
 from dopant.structures.base import Shape, Structure, StructuredWeight, linear_std, register, uniform
 
 
@@ -55,7 +56,7 @@ class DenseWeight(StructuredWeight):
 
     def linear(self, x: Tensor) -> Tensor:
         """One dense product."""
-        return F.linear(x, self.matrix)
+        return aligned_linear(x, self.matrix)
 
     def rows(self, index: Tensor) -> Tensor:
         """A look-up."""
