@@ -1,14 +1,16 @@
 """Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`.
 
-`table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part; `bench` is
-a benchmark; `factors` the picture of an experiment's sweep. The record of an experiment that has not been run yet may
-be missing; then the page says how to make it.
+`table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part; `epochs`
+the validation perplexities of rows as they train; `bench` is a benchmark; `factors` the picture of an experiment's
+sweep. The record of an experiment that has not been run yet may be missing; then the page says how to make it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dopant.bench.record import Bench
@@ -19,7 +21,7 @@ from dopant.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = re.compile(r"(<!-- (table|curves|bench|factors): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|curves|epochs|bench|factors): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def curves_table(report: Report) -> str:
@@ -28,6 +30,16 @@ def curves_table(report: Report) -> str:
     for row in report.rows:
         last = row.curves[-1]
         lines.append(f"| {row.label} | {last.train_perplexity:.2f} | {last.valid_perplexity:.2f} |")
+    return "\n".join(lines)
+
+
+def epochs_table(record: Path, shown: Sequence[int] = (1, 2, 4, 6, 8, 11)) -> str:
+    """Validation perplexity after some epochs of runs that were stopped early."""
+    rows = json.loads(record.read_text())["rows"]
+    lines = ["| row | " + " | ".join(f"epoch {epoch}" for epoch in shown) + " |", "| --- |" + " ---: |" * len(shown)]
+    for row, epochs in rows.items():
+        at = {entry["epoch"]: entry["valid_perplexity"] for entry in epochs}
+        lines.append(f"| {row} | " + " | ".join(f"{at[n]:.1f}" if n in at else "–" for n in shown) + " |")
     return "\n".join(lines)
 
 
@@ -56,6 +68,8 @@ def filled(text: str, page: Path = ROOT / "README.md") -> str:
             made = picture(match[3], page)
         elif match[2] == "bench":
             made = bench_markdown(read_kept(ROOT / match[3], Bench))
+        elif match[2] == "epochs":
+            made = epochs_table(ROOT / match[3])
         else:
             report = read_report(ROOT / match[3])
             made = markdown_table(report) if match[2] == "table" else curves_table(report)
