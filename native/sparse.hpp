@@ -1,9 +1,9 @@
 // A sparse weight: which form it is kept in, and for what.
 //
-// Where the processor has the permutes and dot instructions for them, 8-bit values (of up to 65536 columns) lie in banks,
-// or else in panels of bytes, and that serves any number of lanes. Other values, and other processors: one lane takes panels
-// of floats or slices, which hold everything; more lanes take rows, in tiles for so many lanes, that are made of it when they
-// are first needed.
+// 8-bit values (of up to 65536 columns) lie in one form for any number of lanes: where the processor has the permutes and
+// dot instructions for them in banks, or else in panels of bytes; below AVX-512 in slices with gaps. Other values, and
+// AVX-512 without those instructions: one lane takes panels of floats or slices, which hold everything; more lanes take
+// rows, in tiles for so many lanes, that are made of it when they are first needed.
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "sparse_banks.hpp"
+#include "sparse_gaps.hpp"
 #include "sparse_panels.hpp"
 #include "sparse_rows_short.hpp"
 #include "weight.hpp"
@@ -43,6 +44,8 @@ class Sparse final : public Weight {
     }
     if constexpr (kPanels)
       one_ = SparsePanels<T, Index, false>::from(entries, rows, columns, true);
+    else if constexpr (kGaps)
+      one_ = SparseGaps::from(entries);
     else
       one_ = SparseSlices<T, Index>::from(entries);
   }
@@ -58,7 +61,7 @@ class Sparse final : public Weight {
     return std::visit([](const auto& one) { return one.most_singly(); }, one_);
   }
 
-  bool gains_by_lanes() const override { return std::holds_alternative<SparseSlices<T, Index>>(one_); }
+  bool gains_by_lanes() const override { return !kPanels; }
 
   // Slow: a weight that is there to be looked up is a SparseLookup.
   void row(int i, float* out) const override {
@@ -89,9 +92,11 @@ class Sparse final : public Weight {
   }
 
  private:
+  static constexpr bool kGaps = !kPanels && sizeof(T) == 1 && sizeof(Index) == 2;
   using OneLane = std::conditional_t<
       sizeof(T) == 1,
-      std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>, SparseBanks<T, Index>>,
+      std::variant<SparseSlices<T, Index>, SparseGaps, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>,
+                   SparseBanks<T, Index>>,
       std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>>>;
 
   float scale_of(int row) const { return scales_.empty() ? 1.0f : scales_[row]; }
@@ -112,6 +117,7 @@ class Sparse final : public Weight {
     if constexpr (sizeof(T) == 1) {
       if (const auto* banks = std::get_if<SparseBanks<T, Index>>(&one_)) return banks->apply_lanes(scales, x, y, lanes);
       if (const auto* panels = std::get_if<SparsePanels<T, Index, true>>(&one_)) return panels->apply_lanes(scales, x, y, lanes);
+      if (const auto* gaps = std::get_if<SparseGaps>(&one_)) return gaps->apply_lanes(scales, x, y, lanes);
     }
     Arena& arena = Arena::of_this_thread();
     int lane = 0;

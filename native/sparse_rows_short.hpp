@@ -10,7 +10,7 @@
 
 namespace dopant {
 
-#if defined(__AVX512BW__) || defined(__AVX2__)
+#if defined(__AVX512BW__)
 constexpr bool kShorts = true;
 
 inline int32_t both(const Shifted* value) {
@@ -19,7 +19,6 @@ inline int32_t both(const Shifted* value) {
   return bits;
 }
 
-#if defined(__AVX512BW__)
 struct Shorts {  // 2 · W lanes
   __m512i v;
   static Shorts zero() { return {_mm512_setzero_si512()}; }
@@ -35,24 +34,6 @@ struct Shorts {  // 2 · W lanes
     _mm256_store_si256(reinterpret_cast<__m256i*>(to + W), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32((__m512)high)));
   }
 };
-#else
-struct Shorts {
-  __m256i v;
-  static Shorts zero() { return {_mm256_setzero_si256()}; }
-  Shorts operator+(Shorts other) const { return {_mm256_add_epi16(v, other.v)}; }
-  Shorts plus(const Shifted* value, const char* x) const {
-    const __m256i factor = _mm256_set1_epi32(both(value));
-    const __m256i lanes = _mm256_load_si256(reinterpret_cast<const __m256i*>(x));
-    return {_mm256_add_epi16(v, _mm256_mulhrs_epi16(factor, lanes))};
-  }
-  Vec<W> low() const { return (Vec<W>)_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(v))); }
-  Vec<W> high() const { return (Vec<W>)_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(v, 1))); }
-  static void round(Vec<W> low, Vec<W> high, int16_t* to) {
-    const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)low), _mm256_cvtps_epi32((__m256)high));
-    _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(both, 0xd8));
-  }
-};
-#endif
 
 // 2 · W lanes of x as 16-bit numbers (columns, 2 · W), and what turns sums into floats; false if a value is not finite.
 inline bool to_shorts(const float* x, int columns, int stride, int16_t* shorts, Vec<W>* back) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "gathered.hpp"
 #include "sparse_rows.hpp"
 
 namespace dopant {
@@ -72,11 +73,11 @@ struct SparseSlices {
       Vec<kSlice> total{}, other{};  // two, so that none waits for the one before
       int n = starts[slice + 1] - starts[slice];
       for (; n > 1; n -= 2, column += 2 * kSlice, value += 2 * kSlice) {
-        total += widen<kSlice>(value) * looked_up(x, column);
-        other += widen<kSlice>(value + kSlice) * looked_up(x, column + kSlice);
+        total += widen<kSlice>(value) * gathered<kSlice>(x, column);
+        other += widen<kSlice>(value + kSlice) * gathered<kSlice>(x, column + kSlice);
       }
       if (n > 0) {
-        total += widen<kSlice>(value) * looked_up(x, column);
+        total += widen<kSlice>(value) * gathered<kSlice>(x, column);
         column += kSlice, value += kSlice;
       }
       add(y, scales, rows.data() + slice * kSlice, total + other);
@@ -96,36 +97,6 @@ struct SparseSlices {
   }
 
  private:
-  static Vec<kSlice> looked_up(const float* from, const uint16_t* at) {
-#if defined(__AVX512F__)
-    const __m256i places = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-    return (Vec<kSlice>)_mm512_i32gather_ps(_mm512_cvtepu16_epi32(places), from, 4);
-#elif defined(__AVX2__)
-    // Loads decide how fast, and the gather instruction takes longer than these: four places in one, then each number in
-    // all lanes, of which blends, that many ports can do, keep one.
-    uint64_t lower, upper;
-    std::memcpy(&lower, at, 8);
-    std::memcpy(&upper, at + 4, 8);
-    const auto four = [from](uint64_t places) __attribute__((always_inline)) {
-      const auto number = [from](uint64_t place) { return _mm256_broadcast_ss(from + place); };
-      const __m256 even = _mm256_blend_ps(number(places & 0xffff), number(places >> 32 & 0xffff), 0x44);
-      const __m256 odd = _mm256_blend_ps(number(places >> 16 & 0xffff), number(places >> 48), 0x88);
-      return _mm256_blend_ps(even, odd, 0xaa);
-    };
-    return (Vec<kSlice>)_mm256_blend_ps(four(lower), four(upper), 0xf0);
-#else
-    return one_by_one(from, at);
-#endif
-  }
-  static Vec<kSlice> looked_up(const float* from, const uint32_t* at) { return one_by_one(from, at); }
-
-  template <class Place>
-  static Vec<kSlice> one_by_one(const float* from, const Place* at) {
-    Vec<kSlice> v;
-    for (int lane = 0; lane < kSlice; ++lane) v[lane] = from[at[lane]];
-    return v;
-  }
-
   static void add(float* y, const float* scales, const int32_t* row, Vec<kSlice> total) {
 #if defined(__AVX512F__)
     const __m512i at = _mm512_loadu_si512(row);

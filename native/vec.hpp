@@ -114,6 +114,24 @@ inline Vec<N> widen(const int8_t* p) {
   return v;
 }
 
+// As many bytes as a register has floats, as 32-bit integers.
+inline IntVec<W> widen_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return (IntVec<W>)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+  return (IntVec<W>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE2__)
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  const __m128i zero = _mm_setzero_si128();
+  return (IntVec<W>)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero);
+#else
+  IntVec<W> v;
+  for (int i = 0; i < W; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
 // to (rows, lanes) = from (rows), the same in all lanes; zeros where `from` is null.
 template <int N>
 inline void spread_lanes(const float* from, int rows, float* to, int lanes) {
