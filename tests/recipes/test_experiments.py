@@ -105,17 +105,18 @@ def ramps(trials: tuple[Trial, ...]) -> set[str]:
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
-    """Equal schedules (refused otherwise), equal ramps, one rate of dropout, a label a row, and every plan possible."""
+    """Equal schedules (refused otherwise), equal ramps, few rates of dropout, a label a row, and every plan possible."""
     experiment = read_experiment(folder)
     assert len(ramps(experiment.trials)) == 1
     assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.05, 0.1}
     table = {trial.row: trial.recipe for trial in experiment.trials if trial.row in experiment.rows}
     assert len({label(recipe) for recipe in table.values()}) == len(table)
-    assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)
+    if folder.name.startswith("ptb"):
+        assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)
     recipes = {trial.row: trial.recipe for trial in experiment.trials}
     plans = plan_recipes(recipes, dict.fromkeys(recipes, 10_000))
     assert not [plan for plan in plans.values() if isinstance(plan, Exception)]
     ramp = next(t for t in experiment.trials if t.row == "pruning").recipe.training
     assert ramp.sparsify.end * ramp.epochs < ramp.constant_epochs  # over before the learning rate first falls
-    schedule = flat(next(iter(table.values())))
-    assert schedule["corpus"] == "ptb"
+    corpora = {flat(recipe)["corpus"] for recipe in table.values()}
+    assert corpora == {"ptb" if folder.name.startswith("ptb") else "python-docs"}

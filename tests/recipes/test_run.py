@@ -100,11 +100,13 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
             {"method": "doped-kronecker", "training": {"co_matrix_dropout": {"rate": 0.1, "begin": 0.05, "end": 0.2}}},
             "Doped Kronecker, co-matrix dropout 0.1 from 5% to 20%",
         ),
+        ({"model": {"size": "medium"}}, "Doped Kronecker"),
+        ({"model": {"size": "medium", "dropout": 0.35}}, "Doped Kronecker, dropout 0.35"),
     ],
 )
 def test_a_label_tells_rows_of_one_method_apart(changes: dict[str, Any], expected: str) -> None:
-    joint = changes.pop("joint", None)
-    assert label(recipe_from({**changes, "model": {"joint": joint}})) == expected
+    model = {"joint": changes.pop("joint", None), **changes.pop("model", {})}
+    assert label(recipe_from({**changes, "model": model})) == expected
 
 
 def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,14 @@ from dopant.recipes.text import read_yaml
 
 FILE = "experiment.yaml"
 _ALIKE = (
-    "corpus", "tokenizer", "scope", "count", "model.size", "model.hidden", "model.layers", "model.dropout",
-    "model.init", "model.tied", "training.epochs", "training.batch", "training.unroll", "training.learning_rate",
-    "training.constant_epochs", "training.decay", "training.clip",
+    "corpus", "tokenizer", "scope", "count", "model.size", "model.hidden", "model.layers", "model.init", "model.tied",
+    "training.epochs", "training.batch", "training.unroll", "training.learning_rate", "training.constant_epochs",
+    "training.decay", "training.clip", "training.tf32",
 )  # fmt: skip
-"""Settings that all recipes of an experiment share: else a table of them would compare schedules, not structures."""
+"""Settings that all recipes of an experiment share: else a table of them would compare schedules, not structures.
+
+Dropout is not among them: what has fewer weights wants less of it. Where it is not the model's usual, labels say so.
+"""
 
 
 class _Section(BaseModel):
@@ -214,7 +217,7 @@ def _check_alike(recipes: Mapping[str, Recipe], file: str) -> None:
         for name, value in values.items():
             if value != values[first]:
                 raise RecipeError(
-                    f"{file}: rows of an experiment differ in their structures alone, but {key} is {values[first]} in "
+                    f"{file}: rows of an experiment share a model and a schedule, but {key} is {values[first]} in "
                     f"{first}.yaml and {value} in {name}.yaml; make them equal"
                 )
 
