@@ -128,7 +128,7 @@ def test_all_rows_can_learn_from_the_dense_one(corpus: Corpus, tmp_path: Path) -
     """Also where the settings of all rows say so: dense itself is trained first, and from the text."""
     more = ("training.distillation.weight=0.5", "start=dense")
     report = compared(corpus, tmp_path / "out", ["lmf", "dense"], more=more)
-    assert {row.label for row in report.rows} == {"Dense", "Low rank (LMF), distilled"}
+    assert {row.label for row in report.rows} == {"Dense, dropout 0", "Low rank (LMF), dropout 0, distilled"}
     assert not any(row.note for row in report.rows)
 
 

@@ -105,7 +105,7 @@ def ramps(trials: tuple[Trial, ...]) -> set[str]:
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
-    """Equal schedules (refused otherwise), equal ramps, few rates of dropout, a label a row, and every plan possible."""
+    """Equal schedules (refused otherwise), equal ramps, few dropouts, a label a row, and every plan possible."""
     experiment = read_experiment(folder)
     assert len(ramps(experiment.trials)) == 1
     assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.05, 0.1}
