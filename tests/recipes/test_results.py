@@ -113,7 +113,7 @@ def test_a_recipe_that_has_changed_makes_its_records_out_of_date(
 ) -> None:
     """Not so what changes no number; and such a record is no part of the table until it is made again."""
     recipe = place / "experiments" / "small-one" / "lmf.yaml"
-    prose = recipe.read_text().replace("checkpoint_every: 10", "checkpoint_every: 0")
+    prose = recipe.read_text().replace("checkpoint_every: 10", "checkpoint_every: 0\n  cuda_graph: true")
     recipe.write_text(prose + "description: said otherwise\n")
     assert set(states(again(place, corpus, dry_run=True)).values()) == {"done"}
     recipe.write_text(recipe.read_text() + "structure: {rank: 1}\n")

@@ -129,6 +129,7 @@ def test_how_far_a_run_is_from_the_end_of_its_log(tmp_path: Path) -> None:
     assert last_standing(log, before) is before
     events = [{"event": "step", "step": 50 * i, "steps": 5000, "loss": 1.0} for i in range(1, 81)]
     events += [{"event": "epoch", "step": 4010, "valid_perplexity": 80.5, "epoch": 1}, {"event": "paths", "step": 4010}]
+    events += [{"event": "graph", "step": 4013, "failed": "out of memory"}]
     log.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "st')
     assert os.path.getsize(log) > 4096  # the first line read is cut
     assert last_standing(log, before) == Standing("training", 4010, 5000, 80.5)

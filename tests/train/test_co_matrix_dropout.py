@@ -124,6 +124,24 @@ def test_it_acts_within_its_schedule_only_and_is_taken_off() -> None:
     assert layer.weight.row_masks is None
 
 
+def test_settled_masks_stay_where_the_first_ones_lie() -> None:
+    layer, alike = doped_layer(), doped_layer()
+    masks, free = (RowMasks(model, CoMatrixDropout(rate=0.5), steps=9) for model in (layer, alike))
+    assert not masks.settle()
+    places = set()
+    for step in range(5):
+        for each in (masks, free):
+            each.draw(step, torch.Generator().manual_seed(step), SIZE)
+        assert masks.settle()
+        assert layer.weight.row_masks is not None
+        assert alike.weight.row_masks is not None
+        assert all(map(torch.equal, layer.weight.row_masks, alike.weight.row_masks))
+        places.add(tuple(mask.data_ptr() for mask in layer.weight.row_masks))
+        masks.clear()
+    assert len(places) == 1
+    assert not masks.settle()
+
+
 def masked_by_hand(weight: StructuredWeight, x: Tensor, time: int | None = None) -> Tensor:
     assert isinstance(weight, DopedWeight)
     assert weight.row_masks is not None

@@ -22,6 +22,7 @@ class RowMasks:
         self.settings = settings
         self.first, self.last = settings.begin * steps, settings.end * steps
         self.weights = [slot.weight for slot in slots(model) if not isinstance(slot.weight, DenseWeight)]
+        self.settled: dict[StructuredWeight, tuple[Tensor, ...]] = {}
 
     def draw(self, step: int, generator: torch.Generator, size: tuple[int, int], streams: slice = slice(None)) -> None:
         """New masks for this step, or none outside the schedule.
@@ -35,6 +36,20 @@ class RowMasks:
         acting = self.settings.rate > 0.0 and self.first <= step < self.last
         for weight in self.weights:
             weight.row_masks = self._masks(weight, generator, size, streams) if acting else None
+
+    def settle(self) -> bool:
+        """Move what was drawn to where the masks of the first such call lie: a recorded step reads them there.
+
+        Returns:
+            whether there are any masks.
+        """
+        for weight in self.weights:
+            if weight.row_masks is not None:
+                settled = self.settled.setdefault(weight, weight.row_masks)
+                for place, mask in zip(settled, weight.row_masks, strict=True):
+                    place.copy_(mask)
+                weight.row_masks = settled
+        return any(weight.row_masks is not None for weight in self.weights)
 
     def clear(self) -> None:
         """No masks, as evaluation needs it."""

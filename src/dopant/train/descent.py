@@ -6,7 +6,7 @@ Written out, as constructing one of torch's optimisers imports its compiler: a s
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dopant.layers import slots
 from dopant.structures import DenseWeight, DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
@@ -45,15 +45,23 @@ class Descent:
             for parameter in parameters:
                 parameter.grad = None
 
-    def norm(self) -> float:
-        """Of all gradients as one vector."""
+    def norm(self) -> Tensor:
+        """Of all gradients as one vector: ()."""
         found = [p.grad for parameters in self.groups.values() for p in parameters if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(found))
+        return torch.nn.utils.get_total_norm(found)
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Move each parameter by minus `rate`, times its group's multiplier, times its gradient."""
+    def step(self, rate: float | Tensor) -> None:
+        """Move each parameter by minus `rate`, times its group's multiplier, times its gradient.
+
+        Args:
+            rate: a number; or (), on the parameters' device, which nobody then has to wait for.
+        """
         for multiplier, parameters in self.groups.items():
             for parameter in parameters:
-                if parameter.grad is not None:
+                if parameter.grad is None:
+                    continue
+                if isinstance(rate, Tensor):
+                    parameter.addcmul_(parameter.grad, rate, value=-multiplier)
+                else:
                     parameter.add_(parameter.grad, alpha=-rate * multiplier)

@@ -23,6 +23,7 @@ from dopant.ops.precision import matrix_products
 from dopant.train.checkpoint import Progress, State, States, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.descent import Descent
+from dopant.train.graph import EAGER_STEPS, RecordedStep, can_record
 from dopant.train.log import TrainingLog
 from dopant.train.loss import training_loss
 from dopant.train.overlay import Annealing, Overlay
@@ -136,6 +137,10 @@ class _Training:
         kept = run.folder / "log.jsonl" if run.folder is not None and self.processes.main else None
         self.log = TrainingLog(kept, self.progress.log_size)
         self.forward = self.processes.wrapped(model)
+        self.first_step = self.progress.step
+        self.recorded: RecordedStep | None = None
+        if settings.cuda_graph and run.accelerator is None and self.teacher is None and can_record(device):
+            self.recorded = RecordedStep(model, settings, self.descent, self.row_masks)
         self.started = time.perf_counter() - self.progress.seconds
 
     def go(self) -> None:
@@ -153,7 +158,7 @@ class _Training:
         return time.perf_counter() - self.started
 
     def _step(self, epoch: int, within: int) -> None:
-        step, settings, unroll = self.progress.step, self.settings, self.settings.unroll
+        step, unroll = self.progress.step, self.settings.unroll
         if within == 0:
             self.states = {}
         self.annealing.before_step(step)
@@ -162,25 +167,10 @@ class _Training:
         self.row_masks.draw(step, generator, (unroll, self.run.columns.shape[1]), self.streams)
 
         self.model.train()
-        logits, state = self.forward(inputs, self.states.get("state"))
-        after: States = {"state": _detached(state)}
-        soft = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                soft, after["teacher"] = self.teacher(inputs, self.states.get("teacher"))
-        loss, likelihood = training_loss(logits, targets, soft, settings.distillation)
-        value = self.processes.mean(likelihood)
-        self._check("loss", value, epoch)
-        if self._checkpoint_due(step, within):  # now, as the loss has shown that these weights are sound
-            self._keep()
-        self.descent.clear()
-        self.processes.backward(loss)
-        norm = self.descent.norm()
-        self._check("gradient", norm, epoch)
-        self.descent.step(self.rate(step) * _clipped(norm, settings.clip))
+        recorded = self._loaded(inputs, targets, within)
+        value = self._computed(inputs, targets, epoch, within) if recorded is None else self._replayed(recorded, epoch)
         self.row_masks.clear()
 
-        self.states = after
         self.progress.step += 1
         self.progress.loss_sum += value
         self.progress.token_steps += unroll
@@ -194,6 +184,52 @@ class _Training:
                 learning_rate=self.rate(step),
                 seconds=round(self.seconds(), 3),
             )
+
+    def _computed(self, inputs: Tensor, targets: Tensor, epoch: int, within: int) -> float:
+        """Descend on a mini-batch, (time, batch) each; returns the loss on the text."""
+        step, settings = self.progress.step, self.settings
+        logits, state = self.forward(inputs, self.states.get("state"))
+        after: States = {"state": _detached(state)}
+        soft = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                soft, after["teacher"] = self.teacher(inputs, self.states.get("teacher"))
+        loss, likelihood = training_loss(logits, targets, soft, settings.distillation)
+        value = self.processes.mean(likelihood)
+        self._check("loss", value, epoch)
+        if self._checkpoint_due(step, within):  # now, as the loss has shown that these weights are sound
+            self._keep()
+        self.descent.clear()
+        self.processes.backward(loss)
+        norm = float(self.descent.norm())
+        self._check("gradient", norm, epoch)
+        self.descent.step(self.rate(step) * _clipped(norm, settings.clip))
+        self.states = after
+        return value
+
+    def _loaded(self, inputs: Tensor, targets: Tensor, within: int) -> RecordedStep | None:
+        """The recorded step, ready to be replayed on this mini-batch; None if this step is not one to be replayed.
+
+        The first of an epoch has no state yet; at a checkpoint the loss must be known before the weights move.
+        """
+        step = self.progress.step
+        early = within == 0 or step < self.first_step + EAGER_STEPS
+        if self.recorded is None or early or self._checkpoint_due(step, within):
+            return None
+        try:
+            self.recorded.load(inputs, targets, self.states["state"])
+        except RuntimeError as error:  # no reason to lose the run
+            self.log.write("graph", step=step, failed=str(error).partition("\n")[0])
+            self.recorded = None
+        return self.recorded
+
+    def _replayed(self, recorded: RecordedStep, epoch: int) -> float:
+        """The same as `_computed`, of the mini-batch that is loaded."""
+        value, norm = recorded.replay(self.rate(self.progress.step))
+        self._check("loss", value, epoch)
+        self._check("gradient", norm, epoch)
+        self.states = {"state": recorded.state}
+        return value
 
     def _end_epoch(self, epoch: int) -> None:
         progress = self.progress
