@@ -36,16 +36,21 @@ class NativeBuildHook(BuildHookInterface[Any]):
         build_data["tag"] = f"py3-none-{platform}"  # the libraries know nothing of Python: any version will do
 
     def _commit(self) -> list[str]:
-        """The file that tells records which code they are of; none without git."""
-        name = "src/dopant/commit.txt"
-        file = Path(self.root, name)
-        asked = (["ls-files", "--error-unmatch", "hatch_build.py"], ["rev-parse", "HEAD"], ["diff", "--stat", "HEAD"])
+        """The file that tells records which code they are of, as `find_commit` would; none without git."""
+        name, made = "src/dopant/commit.txt", ("results", "docs", "README.md")
+        file, unmade = Path(self.root, name), [f":(top,exclude){of}" for of in made]
+        asked = (
+            ["ls-files", "--error-unmatch", "hatch_build.py"],
+            ["rev-parse", "HEAD"],
+            ["status", "--porcelain", "--untracked-files=no", "--", ":/", *unmade],
+        )
         try:
             _, commit, changes = (
                 subprocess.run(["git", "-C", self.root, *words], capture_output=True, text=True, check=True).stdout
                 for words in asked
             )
         except (OSError, subprocess.CalledProcessError):
-            return [name] if file.exists() else []  # as a source distribution brought it along
+            file.unlink(missing_ok=True)  # of an earlier build
+            return []
         file.write_text(commit.strip() + (" changed" if changes else "") + "\n")
         return [name]

@@ -32,7 +32,7 @@ class Sparse final : public Weight {
     for (int r = 0; r < rows; ++r)
       for (int64_t i = starts[r]; i < starts[r + 1]; ++i)
         entries.push_back({r, static_cast<Index>(column_of[i]), values[i]});
-    if constexpr (kPanels && kBytes && sizeof(T) == 1) {
+    if constexpr (kPanelsOfBytes) {
       if (columns <= kMostByteColumns) {
         if (auto banks = SparseBanks<T, Index>::from(entries, rows, columns, !fast_)) {
           one_ = std::move(*banks);
@@ -93,11 +93,14 @@ class Sparse final : public Weight {
 
  private:
   static constexpr bool kGaps = !kPanels && sizeof(T) == 1 && sizeof(Index) == 2;
+  static constexpr bool kPanelsOfBytes = kPanels && kBytes && sizeof(T) == 1;
   using OneLane = std::conditional_t<
-      sizeof(T) == 1,
-      std::variant<SparseSlices<T, Index>, SparseGaps, SparsePanels<T, Index, false>, SparsePanels<T, Index, true>,
-                   SparseBanks<T, Index>>,
-      std::variant<SparseSlices<T, Index>, SparsePanels<T, Index, false>>>;
+      kGaps, std::variant<SparseGaps>,
+      std::conditional_t<!kPanels, std::variant<SparseSlices<T, Index>>,
+                         std::conditional_t<kPanelsOfBytes,
+                                            std::variant<SparsePanels<T, Index, false>, SparsePanels<T, Index, true>,
+                                                         SparseBanks<T, Index>>,
+                                            std::variant<SparsePanels<T, Index, false>>>>>;
 
   float scale_of(int row) const { return scales_.empty() ? 1.0f : scales_[row]; }
 
@@ -114,10 +117,10 @@ class Sparse final : public Weight {
   }
 
   void apply_rows(const float* scales, const float* x, float* y, int lanes) const {
-    if constexpr (sizeof(T) == 1) {
+    if constexpr (kGaps) return std::get<SparseGaps>(one_).apply_lanes(scales, x, y, lanes);
+    if constexpr (kPanelsOfBytes) {
       if (const auto* banks = std::get_if<SparseBanks<T, Index>>(&one_)) return banks->apply_lanes(scales, x, y, lanes);
       if (const auto* panels = std::get_if<SparsePanels<T, Index, true>>(&one_)) return panels->apply_lanes(scales, x, y, lanes);
-      if (const auto* gaps = std::get_if<SparseGaps>(&one_)) return gaps->apply_lanes(scales, x, y, lanes);
     }
     Arena& arena = Arena::of_this_thread();
     int lane = 0;

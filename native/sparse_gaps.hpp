@@ -28,7 +28,7 @@ struct SparseGaps {
 
   struct Slice {
     int32_t steps;
-    int32_t rows[kSlice];       // -1 beyond the last
+    int32_t rows[kSlice];      // -1 beyond the last
     uint16_t columns[kSlice];  // of the first entries
   };
   std::vector<Slice> slices;
@@ -68,19 +68,18 @@ struct SparseGaps {
 
   // y += scale[row] · (this x); scales may be null. True: it always can.
   bool apply(const float* scales, const float* x, float* y) const {
-    constexpr int N = W < 8 ? W : 8;  // of 16 numbers, two of 8 are looked up sooner
     each_part([&](const Slice& slice, const uint16_t* places, const int8_t* value, int steps) {
-      Vec<N> sums[kSlice / N] = {};
+      Vec<W> sums[kSlice / W] = {};
       for (const uint16_t* place = places; place < places + steps * kSlice; place += kSlice, value += kSlice)
 #pragma GCC unroll 4
-        for (int k = 0; k < kSlice / N; ++k) sums[k] += widen<N>(value + k * N) * gathered<N>(x, place + k * N);
+        for (int k = 0; k < kSlice / W; ++k) sums[k] += widen<W>(value + k * W) * gathered<W>(x, place + k * W);
       for (int n = 0; n < kSlice; ++n)
-        if (const int row = slice.rows[n]; row >= 0) y[row] += (scales == nullptr ? 1.0f : scales[row]) * sums[n / N][n % N];
+        if (const int row = slice.rows[n]; row >= 0) y[row] += (scales == nullptr ? 1.0f : scales[row]) * sums[n / W][n % W];
     });
     return true;
   }
 
-  // The same of y (rows, lanes) and x (columns, lanes).
+  // The same of y (rows, lanes) and x (columns, lanes), of less than 2^31 numbers.
   void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
     alignas(64) int32_t offsets[kTogether * kSlice];
     alignas(64) float numbers[kTogether * kSlice];
@@ -103,7 +102,6 @@ struct SparseGaps {
         int lane = 0;
         for (; lane + 2 * W <= lanes; lane += 2 * W) add_part<2 * W>(part, x + lane, y + lane);
         for (; lane + W <= lanes; lane += W) add_part<W>(part, x + lane, y + lane);
-        for (; W > 8 && lane + 8 <= lanes; lane += 8) add_part<8>(part, x + lane, y + lane);
         for (; lane < lanes; lane += 4) add_part<4>(part, x + lane, y + lane);
       }
     }

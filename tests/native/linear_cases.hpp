@@ -194,6 +194,7 @@ inline void check_sparse() {
     with("tall", 700, 20, [](int r) { return r % 3; });
     with("long", 20, 2600, [](int r) { return 30 * (r % 4); });
     with("long gaps", 40, 9000, [](int r) { return r % 6; });
+    with("long rows with long gaps", 3, 65536, [](int) { return 90; });
     with("very long", 5, 70001, [](int r) { return 40 * (r % 3); });
   }
 }

@@ -17,7 +17,10 @@ def test_only_a_gpu_has_longer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     class OnAGpu:
         is_cuda = True
 
-    assert [whole_rows(size, OnAGpu()) for size in (1, 16, 650)] == [16, 16, 656]  # type: ignore[arg-type]
+        def element_size(self) -> int:
+            return 4
+
+    assert [whole_rows(size, OnAGpu()) for size in (1, 16, 200, 650)] == [16, 16, 200, 656]  # type: ignore[arg-type]
 
 
 def test_the_product_and_its_gradients_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

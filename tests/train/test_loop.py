@@ -3,7 +3,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,17 +75,24 @@ def test_without_a_clip_gradients_are_as_they_are(make_model: Make, run_training
 
 
 @pytest.mark.parametrize("tf32", [False, True])
-def test_only_training_multiplies_in_tensor_float_32(make_model: Make, run_training: Training, tf32: bool) -> None:
-    seen: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
+def test_only_training_multiplies_in_tensor_float_32(
+    make_model: Make, run_training: Training, tf32: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now: list[bool] = []
 
-    def note(module: nn.Module, inputs: object) -> None:
-        seen[module.training].add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+    @contextmanager
+    def noted(device: torch.device, *, tf32: bool) -> Iterator[None]:
+        now.append(tf32)
+        yield
+        now.pop()
 
+    seen: set[tuple[bool, bool]] = set()
+    for module in ("dopant.train.loop", "dopant.evaluate.mode"):
+        monkeypatch.setattr(f"{module}.matrix_products", noted)
     model = make_model()
-    model.register_forward_pre_hook(note)
+    model.register_forward_pre_hook(lambda module, inputs: seen.add((module.training, now[-1])))
     run_training(model, tf32=tf32)
-    assert seen == {True: {(tf32, tf32)}, False: {(False, False)}}
-    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (False, True)  # torch's own
+    assert seen == {(True, tf32), (False, False)}
 
 
 def test_the_train_perplexity_is_that_of_the_epoch(make_model: Make, run_training: Training, columns: Tensor) -> None:

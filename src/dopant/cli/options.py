@@ -60,7 +60,9 @@ Precision = Annotated[
     str,
     typer.Option("--precision", metavar="exact|fast", help="Compute in float32, or faster in 8 bits."),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to train.")]
+Device = Annotated[
+    str, typer.Option("--device", metavar="cpu|cuda", help="Where to train, and to evaluate what was trained.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is in the output folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the output folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout; messages stay on stderr.")]

@@ -51,7 +51,9 @@ def results(
     ] = 1,
     device: Annotated[
         str,
-        typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where to train; auto: on a GPU if there is one."),
+        typer.Option(
+            "--device", metavar="auto|cpu|cuda[:N]", help="Where to train and evaluate; auto: on a GPU if there is one."
+        ),
     ] = "auto",
     replace: Annotated[
         bool, typer.Option("--replace", help="Make again also what other code has made, or no recipe is known of.")

@@ -21,10 +21,10 @@ def evaluating(model: Scorer) -> Iterator[torch.device]:
     if not isinstance(model, nn.Module):
         yield torch.device("cpu")
         return
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
-        with torch.no_grad(), matrix_products(tf32=False):
-            yield next(model.parameters()).device
+        with torch.no_grad(), matrix_products(device, tf32=False):
+            yield device
     finally:
         model.train(training)

@@ -17,7 +17,8 @@ from dopant.ops.aligned import longer, whole_rows
 from dopant.structures import Dense, StructuredWeight
 from dopant.structures.base import uniform
 
-# cuDNN's advice to keep the weights as one piece of memory: ours are formed anew for each call
+# cuDNN's advice to keep the weights as one piece of memory: ours are formed anew for each call. For the whole process:
+# to catch it at each call makes Python forget which warnings it has shown.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
 
 State = tuple[Tensor, Tensor]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-_NUMBERS = 16  # 64 bytes of float32: more than is asked for, so that tiles of several sizes fit
+_NUMBERS = 16  # 64 bytes of float32: more than is needed, so that tiles of several sizes fit
 
 
 def whole_rows(size: int, like: Tensor) -> int:
-    """How long rows of `size` numbers should be on the device of `like`: more than `size` on a GPU alone.
+    """How long rows of `size` numbers should be: longer on a GPU alone, where they do not begin at whole 16 bytes.
 
-    Rows of 650, as in Zaremba's medium model, make cuBLAS read number by number in TensorFloat-32.
+    Rows of 650 floats, as in Zaremba's medium model, make cuBLAS read number by number in TensorFloat-32.
     """
-    return -(-size // _NUMBERS) * _NUMBERS if like.is_cuda else size
+    if not like.is_cuda or size * like.element_size() % 16 == 0:
+        return size
+    return -(-size // _NUMBERS) * _NUMBERS
 
 
 def longer(x: Tensor, size: int) -> Tensor:

@@ -1,24 +1,38 @@
-"""How precisely a GPU multiplies float32 matrices. On a CPU nothing here has any effect."""
+"""How precisely a GPU multiplies float32 matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
-def matrix_products(*, tf32: bool) -> Iterator[None]:
+def matrix_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """Within it float32 products on a GPU, cuDNN's LSTM included, are TensorFloat-32's or are not.
 
     TensorFloat-32 keeps 10 of the 23 bits of each operand's mantissa and sums in float32, several times as fast.
-    The setting that torch starts with is neither: on for cuDNN, off for all else.
+    The setting that torch starts with is neither: on for cuDNN, off for all else. On other devices nothing changes.
     """
-    blas, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = blas.allow_tf32, cudnn.allow_tf32
-    blas.allow_tf32 = cudnn.allow_tf32 = tf32
+    if device.type != "cuda":
+        yield
+        return
+    places, name, value = _settings(tf32)
+    before = [getattr(place, name) for place in places]
     try:
+        for place in places:
+            setattr(place, name, value)
         yield
     finally:
-        blas.allow_tf32, cudnn.allow_tf32 = before
+        for place, kept in zip(places, before, strict=True):
+            setattr(place, name, kept)
+
+
+def _settings(tf32: bool) -> tuple[tuple[Any, ...], str, Any]:
+    """Where torch keeps it, under which name, and what to write there; it refuses a mixture of its two ways."""
+    backends: Any = torch.backends
+    if hasattr(backends, "fp32_precision"):  # from 2.9 on
+        return (backends.cuda.matmul, backends.cudnn.rnn), "fp32_precision", "tf32" if tf32 else "ieee"
+    return (backends.cuda.matmul, backends.cudnn), "allow_tf32", tf32

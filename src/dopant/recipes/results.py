@@ -20,7 +20,7 @@ from dopant.recipes.experiments import Experiment, Trial, read_experiment
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.read import resolved_yaml
-from dopant.recipes.run import check_device
+from dopant.recipes.run import check_device, label
 from dopant.recipes.schema import Recipe
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.recipes.states import NOT_KEPT, State, StateName, record_file, state_of
@@ -292,7 +292,9 @@ def _tables(
     counting = [trial for trial in experiment.trials if state_of(trial, experiment, records, text).counts]
     kept: dict[str, list[Report]] = {}
     for trial, report in zip(counting, _read_alike(counting, records), strict=True):
-        kept.setdefault(trial.row, []).append(report)
+        (row,) = report.rows  # labels follow what rows differ in, which may have come later
+        today = report.model_copy(update={"rows": (row.model_copy(update={"label": label(trial.recipe)}),)})
+        kept.setdefault(trial.row, []).append(today)
     table = {row: kept[row] for row in experiment.rows if row in kept}
     joined = join_seeds(table) if table else None
     points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}

@@ -15,7 +15,7 @@ from dopant.data import Corpus
 from dopant.errors import InputError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
-from dopant.models import LanguageModel
+from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.models.sizes import SIZES
 from dopant.plan.apply import apply_plan
 from dopant.plan.methods import method_named
@@ -336,8 +336,8 @@ def label(recipe: Recipe) -> str:
         of = "" if dropout.path == "both" else f" of {dropout.path}"
         spans = (f" {word} {at:.0%}" for word, at, all_of_it in _spans(dropout) if at != all_of_it)
         name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}{''.join(spans)}"
-    size = SIZES.get(recipe.model.size or "")
-    if size is not None and recipe.model.dropout != size.model["dropout"]:
+    usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
+    if recipe.model.dropout != usual["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
     return name + (", distilled" if settings.distillation.weight > 0.0 else "")
 

@@ -20,7 +20,7 @@ NOT_KEPT = ("description", "corpus", "seed")
 """Keys of a recipe that its record has in another form, or does not need: prose, the text's checksum, the seed."""
 
 _NO_NUMBER = (*NOT_KEPT, "training.checkpoint_every", "training.trace_every", "training.cuda_graph")
-"""Keys of a recipe that change no number of a record."""
+"""Keys of a recipe that change no number of a record, or by rounding alone."""
 
 StateName = Literal["done", "missing", "out of date", "older code", "another's"]
 

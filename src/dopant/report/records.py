@@ -25,7 +25,11 @@ from dopant.report.writing import write_text
 
 UNKNOWN = "unknown"
 BUILT_FROM = "commit.txt"  # in a built package: the commit, and a word more if there were changes
-_MADE = ("results", "docs", "README.md")  # where records and their tables go: to write one does not change the code
+_MADE = (
+    "results",
+    "docs",
+    "README.md",
+)  # as in hatch_build.py: where records and their tables go: to write one does not change the code
 
 
 def _finite(value: object) -> object:

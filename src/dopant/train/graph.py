@@ -63,7 +63,8 @@ class RecordedStep:
             state: (h, c) before the step.
 
         Raises:
-            RuntimeError: the step cannot be recorded or replayed. Weights, masks and state are as before.
+            RuntimeError: the step cannot be recorded or replayed. Weights, masks and state are as before; but where the
+                gradient is not finite recording leaves no finite weights either, and the loss tells so.
         """
         if self._addresses() != self.addresses:
             raise RuntimeError("the weights are no longer where they were when training began")

@@ -93,7 +93,7 @@ def train(model: nn.Module, settings: TrainSettings, run: Run, overlays: list[Ov
             module.contraction = settings.contraction
     training = _Training(model, settings, run, overlays)
     try:
-        with matrix_products(tf32=settings.tf32):
+        with matrix_products(training.device, tf32=settings.tf32):
             training.go()
     finally:
         training.row_masks.clear()
@@ -109,6 +109,7 @@ class _Training:
         self.processes = Processes(run.accelerator)
         self.streams = self.processes.streams(run.columns.shape[1])
         device = next(model.parameters()).device if run.accelerator is None else run.accelerator.device
+        self.device = torch.device(device)
         model.to(device)
         self.teacher = None if settings.distillation.weight == 0.0 else run.teacher
         if self.teacher is not None:
