@@ -95,7 +95,7 @@ void each_of_state(const void* handle, State* state, Array* h, Array* c, int bat
 
 }  // namespace
 
-API int dopant_version() { return 4; }
+API int dopant_version() { return 5; }
 API const char* dopant_error() { return last_error.c_str(); }
 
 // The best level of this processor among those that build_native.py builds.
@@ -217,6 +217,17 @@ API int dopant_lstm_run(const void* handle, const float* x, int steps, int batch
     if (before == nullptr) std::memset(after, 0, sizeof(float) * lstm.state_size(batch));
     lstm.run(x, steps, batch, before == nullptr ? after : before, after, y);
   });
+}
+// A step that is called again and again, all it takes in one place: to pass many arguments takes Python longer than some steps.
+struct DopantStep {
+  const void* lstm;
+  const float* x;
+  const float* before;
+  float *after, *y;  // `after` may be `before`
+  int batch;
+};
+API int dopant_lstm_step(const DopantStep* step) {
+  return dopant_lstm_run(step->lstm, step->x, 1, step->batch, step->before, step->after, step->y);
 }
 // Between a state and torch's h (layers · directions, batch, outputs) and c (…, batch, hidden).
 API void dopant_state_from(const void* handle, const float* h, const float* c, int batch, float* state) {

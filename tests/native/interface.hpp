@@ -31,6 +31,8 @@ int64_t dopant_lstm_bytes(const void* handle);
 int64_t dopant_state_size(const void* handle, int batch);
 int dopant_lstm_run(const void* handle, const float* x, int steps, int batch, const float* before, float* after,
                     float* y);
+struct DopantStep;
+int dopant_lstm_step(const DopantStep* step);
 void dopant_state_from(const void* handle, const float* h, const float* c, int batch, float* state);
 void dopant_state_to(const void* handle, const float* state, int batch, float* h, float* c);
 void dopant_log_softmax(float* logits, int batch, int count);

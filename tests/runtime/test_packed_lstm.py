@@ -131,6 +131,43 @@ def test_steps_are_the_sequence_and_leave_their_state_alone(batch: int, factors:
     np.testing.assert_allclose(state.values, last.values, rtol=0, atol=allowed)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8, 17])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_stepper_is_step_in_memory_of_its_own(name: str, batch: int) -> None:
+    torch.manual_seed(0)
+    lstm = packed(LSTM(10, 12, **FORMS[name]).eval())
+    x = torch.randn(4, batch, 10).numpy()
+    _, state = lstm.step(x[0], lstm.initial(batch))
+    before = state.values.copy()
+    stepper, place = lstm.stepper(state), state
+    kept = None
+    for t in range(1, 4):
+        stepper.x[:] = x[t]
+        expected, place = lstm.step(x[t], place)
+        y = stepper.step()
+        assert y is stepper.y
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(stepper.state.values, place.values)
+        kept = kept or stepper.state
+    np.testing.assert_array_equal(state.values, before)
+    assert kept is not None
+    np.testing.assert_array_equal(lstm.step(x[2], kept)[0], lstm.step(x[2], lstm.step(x[1], state)[1])[0])
+
+
+def test_a_stepper_begins_with_zeros_and_takes_no_other_lstm_s_state() -> None:
+    lstm, other = packed(doped()), packed(doped())
+    x = torch.randn(2, 20).numpy()
+    stepper = lstm.stepper(2)
+    stepper.x[:] = x
+    np.testing.assert_array_equal(stepper.step(), lstm.step(x)[0])
+    with pytest.raises(InputError, match="another model"):
+        lstm.stepper(other.initial(2))
+    with pytest.raises(InputError, match="batch must be 1 or more, got 0"):
+        lstm.stepper(0)
+    with pytest.raises(AttributeError):  # it would not be what the kernels read
+        stepper.x = x  # type: ignore[misc]
+
+
 def test_a_nan_reaches_the_output_and_no_other_sequence() -> None:
     lstm = packed(doped(), "fast")
     x = np.zeros((3, 8, 20), np.float32)

@@ -72,6 +72,25 @@ def test_steps_carry_the_state(path: str) -> None:
         np.testing.assert_allclose(logits, whole[t], rtol=0, atol=1e-5)
 
 
+def test_a_stepper_says_what_steps_say(path: str) -> None:
+    lstm = Runtime(made()).lstm
+    stepper, state = lstm.stepper(2), lstm.initial(2)
+    for x in np.random.default_rng(0).standard_normal((3, 2, 24)).astype(np.float32):
+        expected, state = lstm.step(x, state)
+        stepper.x[:] = x
+        np.testing.assert_array_equal(stepper.step(), expected)
+        np.testing.assert_array_equal(stepper.y, expected)
+    np.testing.assert_array_equal(
+        lstm.stepper(stepper.state).step(), lstm.step(np.zeros((2, 24), np.float32), state)[0]
+    )
+    same = lstm.stepper(state, carry=False)
+    same.x[:] = 0.5
+    np.testing.assert_array_equal(same.step().copy(), same.step())
+    np.testing.assert_array_equal(same.state.arrays()[1], lstm.step(same.x, state)[1].arrays()[1])
+    with pytest.raises(InputError, match="belongs to another model"):
+        Runtime(made()).lstm.stepper(state)
+
+
 def test_a_score_is_the_log_likelihood(path: str) -> None:
     model = made()
     ids = torch.randint(0, 300, (1500,))

@@ -25,10 +25,11 @@ def _lstm(precision: Precision, subject: Subject) -> Bind:
     lstm = TorchLSTM(layers) if native is None else PackedLSTM(layers, native, precision)
 
     def bind(x: Array) -> Run:
-        state = lstm.initial(x.shape[1])
         if x.shape[0] == 1:
-            first = x[0]
-            return lambda: lstm.step(first, state)[0][None]  # type: ignore[arg-type]
+            stepper = lstm.stepper(x.shape[1], carry=False)  # from zeros each time
+            stepper.x[:] = x[0]
+            return lambda: stepper.step()[None]
+        state = lstm.initial(x.shape[1])
         return lambda: lstm.sequence(x, state)[0]  # type: ignore[arg-type]
 
     return bind

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_char_p, c_double, c_int, c_int64, c_void_p
-from typing import Any
+from ctypes import CDLL, Structure, c_char_p, c_double, c_int, c_int64, c_void_p
+from typing import Any, ClassVar
 
-VERSION = 4
+VERSION = 5
 """What `dopant_version` answers where it speaks this interface."""
 
 _ARRAY = _HANDLE = c_void_p  # of arrays the address, as in `array.ctypes.data`
+
+
+class StepCall(Structure):
+    """`DopantStep`: all that a step is called with."""
+
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        ("lstm", _HANDLE),
+        ("x", _ARRAY),
+        ("before", _ARRAY),
+        ("after", _ARRAY),
+        ("y", _ARRAY),
+        ("batch", c_int),
+    ]
+
 
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dopant_version": (c_int, ()),
@@ -32,6 +46,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dopant_lstm_bytes": (c_int64, (_HANDLE,)),
     "dopant_state_size": (c_int64, (_HANDLE, c_int)),
     "dopant_lstm_run": (c_int, (_HANDLE, _ARRAY, c_int, c_int, _ARRAY, _ARRAY, _ARRAY)),
+    "dopant_lstm_step": (c_int, (_ARRAY,)),
     "dopant_state_from": (None, (_HANDLE, _ARRAY, _ARRAY, c_int, _ARRAY)),
     "dopant_state_to": (None, (_HANDLE, _ARRAY, c_int, _ARRAY, _ARRAY)),
     "dopant_log_softmax": (None, (_ARRAY, c_int, c_int)),

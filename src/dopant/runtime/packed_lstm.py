@@ -1,9 +1,8 @@
-"""The LSTM layers of a model, packed; and the state that they carry."""
+"""The LSTM layers of a model, packed."""
 
 from __future__ import annotations
 
 from ctypes import CDLL, byref, c_void_p
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,47 +12,10 @@ from dopant.layers import LSTM
 from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
 from dopant.runtime.handle import Floats, Handle, check, float_array, memory_of, pointer
 from dopant.runtime.packed import PackedWeight, Packer, Precision
+from dopant.runtime.state import State
+from dopant.runtime.stepper import Stepper
 
 _FLOAT32 = np.dtype(np.float32)
-
-
-class State:
-    """What an LSTM remembers of a batch, in the kernels' own layout. It is never changed: a step gives a new one.
-
-    Args:
-        memory: float32, of which the last `size` are the state; it is kept for as long as the state is.
-        pointer: to the first of these.
-        size: how many.
-        batch: how many sequences.
-        lstm: whose state it is.
-    """
-
-    __slots__ = ("batch", "lstm", "memory", "pointer", "size")
-
-    def __init__(self, memory: Floats, pointer: Any, size: int, batch: int, lstm: PackedLSTM) -> None:
-        self.memory = memory
-        self.pointer = pointer
-        self.size = size
-        self.batch = batch
-        self.lstm = lstm
-
-    @property
-    def values(self) -> Floats:
-        """(size,)"""
-        return self.memory[-self.size :]
-
-    def __copy__(self) -> State:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> State:
-        return self
-
-    def arrays(self) -> tuple[Floats, Floats]:
-        """h (layers·directions, batch, out) and c (…, batch, hidden), as torch.nn.LSTM has them."""
-        h, c = (np.empty(shape, np.float32) for shape in self.lstm.shapes(self.batch))
-        handle = self.lstm.handle
-        handle.library.dopant_state_to(handle, self.pointer, self.batch, pointer(h), pointer(c))
-        return h, c
 
 
 class PackedLSTM:
@@ -167,6 +129,16 @@ class PackedLSTM:
         steps, batch, _ = x.shape
         memory, state = self._run(x, steps, batch, state)
         return np.ndarray((steps, batch, self.width), _FLOAT32, memory), state
+
+    def stepper(self, state: State | int = 1, *, carry: bool = True) -> Stepper:
+        """Steps in memory of their own, from a state on, or from zeros for a batch: see `Stepper`.
+
+        Raises:
+            InputError: it is another LSTM's state, or a batch below 1.
+        """
+        before = state if isinstance(state, State) else self.initial(state)
+        check_state(before, self, before.batch)
+        return Stepper(before, carry=carry)
 
     def _run(self, x: Floats, steps: int, batch: int, state: State | None) -> tuple[Floats, State]:
         """Memory that begins with y, and the state. Short, for it runs at each step, which takes ten microseconds."""

@@ -16,7 +16,8 @@ from dopant.native import status
 from dopant.native.library import library
 from dopant.runtime.handle import Floats, float_array
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
-from dopant.runtime.packed_lstm import PackedLSTM, State
+from dopant.runtime.packed_lstm import PackedLSTM
+from dopant.runtime.state import State
 from dopant.runtime.torch_path import TorchLSTM, TorchState, TorchWeight
 
 Ids = npt.NDArray[np.int64]

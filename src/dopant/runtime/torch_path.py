@@ -103,6 +103,39 @@ class TorchLSTM:
             y, (h, c) = self.lstm(torch.tensor(x), (before.h, before.c))
         return _numpy(y), TorchState(h, c, self)
 
+    def stepper(self, state: TorchState | int = 1, *, carry: bool = True) -> TorchStepper:
+        """Steps in memory of their own, from a state on, or from zeros for a batch."""
+        before = state if isinstance(state, TorchState) else self.initial(state)
+        check_state(before, self, before.batch)
+        return TorchStepper(before, carry=carry)
+
+
+class TorchStepper:
+    """As Stepper."""
+
+    def __init__(self, state: TorchState, *, carry: bool = True) -> None:
+        lstm, batch = state.lstm, state.batch
+        self.state = self._before = state
+        self._carry = carry
+        self._x: Floats = np.zeros((batch, lstm.inputs), np.float32)
+        self._y: Floats = np.zeros((batch, lstm.lstm.output_size * lstm.lstm.directions), np.float32)
+
+    @property
+    def x(self) -> Floats:
+        """(batch, in) to be written to."""
+        return self._x
+
+    @property
+    def y(self) -> Floats:
+        """(batch, directions·out), which each step writes."""
+        return self._y
+
+    def step(self) -> Floats:
+        """Read `x`, go on to the next state, and return `y`."""
+        before = self.state if self._carry else self._before
+        self._y[:], self.state = before.lstm.step(self._x, before)
+        return self._y
+
 
 def _bytes(module: torch.nn.Module) -> int:
     tensors: list[Any] = [*module.parameters(), *module.buffers()]
