@@ -79,7 +79,7 @@ struct SparseBanks {
   }
 
  private:
-  static constexpr size_t kChunkBytes = 12 << 10;  // of units, while they serve one lane after the other
+  static constexpr size_t kChunkBytes = 20 << 10;  // of units, while they serve one lane after the other
 
   SparseBanks(int rows, int columns, int banks, bool exact) : rows(rows), columns(columns), exact(exact) {
     for (int bank = 0; bank <= banks; ++bank)
