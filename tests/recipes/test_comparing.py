@@ -11,7 +11,7 @@ from dopant.errors import DivergenceError, InputError, PlanError, RecipeError, R
 from dopant.recipes.comparing import compare, join_reports, recovery_recipe
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.report.report import Report, read_report
+from dopant.report.report import Distillation, Report, read_report
 
 Snapshot = Callable[[Path], dict[str, bytes]]
 SMALL = [f"model.{key}" for key in ("hidden=16", "dropout=0.0")] + [
@@ -107,7 +107,7 @@ def test_from_a_trained_model(
     assert dense.perplexity_test == trained.rows[0].perplexity_test
     assert (dense.train_seconds, dense.curves) == (None, ())
     assert abs(lmf.loss_percent or 99) < 15
-    assert lmf.label == "Low rank (LMF), distilled"
+    assert (dense.label, lmf.label) == ("Dense", "Low rank (LMF), fit to dense, distilled 0.5")
     assert report.protocol.start == "dense"
     assert snapshot(out / "dense") == given == snapshot(folder)
 
@@ -128,7 +128,10 @@ def test_all_rows_can_learn_from_the_dense_one(corpus: Corpus, tmp_path: Path) -
     """Also where the settings of all rows say so: dense itself is trained first, and from the text."""
     more = ("training.distillation.weight=0.5", "start=dense")
     report = compared(corpus, tmp_path / "out", ["lmf", "dense"], more=more)
-    assert {row.label for row in report.rows} == {"Dense, dropout 0", "Low rank (LMF), dropout 0, distilled"}
+    assert {row.label for row in report.rows} == {
+        "Dense, dropout 0",
+        "Low rank (LMF), dropout 0, fit to dense, distilled 0.5",
+    }
     assert not any(row.note for row in report.rows)
 
 
@@ -175,6 +178,17 @@ def test_if_nothing_went_well_the_first_error_is_raised(tiny: Callable[..., Reci
     errors = {"dense": DivergenceError("one"), "lmf": DivergenceError("two")}
     with pytest.raises(DivergenceError, match="one"):
         join_reports(errors, {name: tiny(name) for name in errors})
+
+
+def test_the_protocol_does_not_claim_of_all_rows_what_holds_for_some(
+    tiny: Callable[..., Recipe], first: tuple[Path, Report]
+) -> None:
+    scratch = [first[1].model_copy(update={"rows": (row,)}) for row in first[1].rows]
+    learnt = {"start": "dense", "distillation": Distillation(weight=0.5, temperature=2.0)}
+    other = scratch[1].model_copy(update={"protocol": scratch[1].protocol.model_copy(update=learnt)})
+    ended = {"dense": scratch[0], "distilled": other, "lmf": scratch[2]}
+    protocol = join_reports(ended, {name: tiny("lmf") for name in ended}).protocol
+    assert (protocol.start, protocol.distillation) == ("mixed", None)
 
 
 def test_without_a_dense_row_nothing_is_lost_or_gained(tiny: Callable[..., Recipe], first: tuple[Path, Report]) -> None:

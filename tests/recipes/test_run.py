@@ -100,6 +100,13 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
             {"method": "doped-kronecker", "training": {"co_matrix_dropout": {"rate": 0.1, "begin": 0.05, "end": 0.2}}},
             "Doped Kronecker, co-matrix dropout 0.1 from 5% to 20%",
         ),
+        ({"start": "dense", "target": "2x"}, "Doped Kronecker, fit to dense"),
+        ({"method": "dense", "start": "dense"}, "Dense, trained on"),
+        (
+            {"method": "lmf", "training": {"distillation": {"weight": 0.25, "temperature": 2.0}}},
+            "Low rank (LMF), distilled 0.25 at temperature 2",
+        ),
+        ({"training": {"distillation": {"weight": 1.0}}}, "Doped Kronecker, distilled 1"),
         ({"model": {"size": "medium"}}, "Doped Kronecker"),
         ({"model": {"size": "medium", "dropout": 0.35}}, "Doped Kronecker, dropout 0.35"),
     ],
@@ -191,7 +198,7 @@ def test_every_method_starts_from_a_dense_model(
     names = {weight.name for weight in row.weights}
     assert ("lstm.weight_hh_l0" in names) is (method == "hmf")
     assert (row.perplexity_test or 99) < 1.15 * (dense.rows[0].perplexity_test or 0)  # it did not start anew
-    assert row.label.endswith(", distilled")
+    assert row.label.endswith(", fit to dense, distilled 0.5")
 
 
 def test_what_starts_from_dense_begins_with_that_model(

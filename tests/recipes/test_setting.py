@@ -119,6 +119,14 @@ def test_a_dense_model_is_opened_in_the_layout_of_the_method(
     assert setting.teacher is None
 
 
+def test_what_starts_from_dense_has_the_dropout_of_its_own_recipe(
+    tiny: Tiny, corpus: Corpus, dense_folder: Path
+) -> None:
+    setting = make_setting(tiny("lmf", start="dense", model={"hidden": 16, "dropout": 0.25}), corpus, dense_folder)
+    assert setting.model.config.dropout == 0.25
+    assert load_dense(dense_folder)[0].config.dropout == 0.0
+
+
 def test_a_teacher_is_a_copy_of_its_own(tiny: Tiny, corpus: Corpus, dense_folder: Path) -> None:
     setting = make_setting(tiny("lmf", start="dense", training=LEARNS), corpus, dense_folder)
     assert setting.teacher is not None

@@ -5,7 +5,7 @@ import pytest
 from dopant.errors import InputError
 from dopant.report import words
 from dopant.report.join import join, join_seeds
-from dopant.report.report import CurvePoint, Report
+from dopant.report.report import CurvePoint, Distillation, Report
 from dopant.report.table import markdown_table
 
 
@@ -27,6 +27,24 @@ def test_other_text_or_another_model_cannot_be_joined(report: Report) -> None:
         other = second.model_copy(update={"protocol": second.protocol.model_copy(update=change)})
         with pytest.raises(InputError, match=word):
             join([first, other])
+
+
+def learnt(report: Report, **otherwise: object) -> Report:
+    return report.model_copy(update={"protocol": report.protocol.model_copy(update=otherwise)})
+
+
+def test_the_protocol_tells_how_rows_began_and_learnt_where_all_of_them_did_so(report: Report) -> None:
+    """Of compressed rows alone: what a dense row does or does not is told by what it is."""
+    dense, pruning, lmf, *_ = apart(report)
+    distils = Distillation(weight=0.5, temperature=2.0)
+    pruning = learnt(pruning, start="dense", distillation=distils)
+    alike = join([dense, pruning, learnt(lmf, start="dense", distillation=distils)]).protocol
+    assert (alike.start, alike.distillation) == ("dense", distils)
+    one = join_seeds({"dense": [dense], "pruning": [pruning], "lmf": [lmf]}).protocol
+    assert (one.start, one.distillation) == ("mixed", None)
+    warmer = join([dense, learnt(pruning, distillation=Distillation(weight=0.5, temperature=1.0)), pruning]).protocol
+    assert (warmer.start, warmer.distillation) == ("dense", None)
+    assert "distil" not in words.protocol_line(join([dense, pruning, lmf]))
 
 
 def test_two_dense_rows_are_refused(report: Report) -> None:

@@ -142,6 +142,8 @@ def test_what_not_every_run_has_is_there_where_it_was(page: str, report: Report)
     other = make_page(report.model_copy(update={"protocol": report.protocol.model_copy(update=changed)}))
     assert "weight 0.5, temperature 2" in other
     assert "7 min 12 s since it was resumed" in other
+    mixed = report.model_copy(update={"protocol": report.protocol.model_copy(update={"start": "mixed"})})
+    assert "from scratch, but where a row says otherwise" in Reader(make_page(mixed)).text
 
 
 def test_the_command_can_be_pasted_into_a_shell(page: str, report: Report) -> None:

@@ -23,7 +23,7 @@ from dopant.recipes.run import check_device, label
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
-from dopant.report.join import with_losses
+from dopant.report.join import common_protocol, with_losses
 from dopant.report.page import write_page
 from dopant.report.report import Report, Row, write_report
 from dopant.storage.config import CONFIG, FILES
@@ -132,15 +132,13 @@ def join_reports(ended: Mapping[str, Report | DopantError], recipes: Mapping[str
         DopantError: not one run succeeded; the first error of them.
     """
     reports = {name: report for name, report in ended.items() if isinstance(report, Report)}
-    compressed = [report for report in reports.values() if not report.rows[0].dense]
     if not reports:
         raise next(error for error in ended.values() if isinstance(error, DopantError))
     rows = [
         report.rows[0] if isinstance(report, Report) else _failed(name, recipes[name], str(report))
         for name, report in ended.items()
     ]
-    protocol = (compressed or list(reports.values()))[0].protocol
-    return Report(protocol=protocol, rows=with_losses(rows))
+    return Report(protocol=common_protocol(list(reports.values())), rows=with_losses(rows))
 
 
 def _failed(name: str, recipe: Recipe, reason: str) -> Row:
@@ -236,7 +234,6 @@ def _bring(start_folder: Path, dense: Path, *, force: bool, resume: bool) -> Non
 def _job(name: str, recipe: Recipe, out: Path, start_folder: Path | None) -> Job:
     if start_folder is not None and name == "dense":
         return Job(name, recipe, out / name, trained=True)
-    needs = recipe.start == "dense" or recipe.training.distillation.weight > 0.0
-    if not needs:
+    if not recipe.needs_dense:
         return Job(name, recipe, out / name)
     return Job(name, recipe, out / name, dense=out / "dense", after="dense" if start_folder is None else None)

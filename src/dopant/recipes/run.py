@@ -188,7 +188,10 @@ def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Seq
     """
     started = datetime.now(UTC)
     setting = make_setting(recipe, corpus, folder)
-    row = describe_folder(folder, setting, recipe)
+    none = recipe.training.distillation.model_copy(update={"weight": 0.0})
+    training = recipe.training.model_copy(update={"distillation": none})
+    untouched = recipe.model_copy(update={"start": "scratch", "training": training})  # its label claims no more
+    row = describe_folder(folder, setting, untouched)
     return Report(
         protocol=make_protocol(recipe, setting, make_record(command, seed=recipe.seed, started=started)), rows=(row,)
     )
@@ -330,7 +333,7 @@ LABELS = {
 
 def label(recipe: Recipe) -> str:
     """The method's name for readers, with what sets this run apart."""
-    settings, dropout = recipe.training, recipe.training.co_matrix_dropout
+    distillation, dropout = recipe.training.distillation, recipe.training.co_matrix_dropout
     name = LABELS.get(recipe.method, recipe.method) + _layout(recipe)
     if dropout.rate > 0.0:
         of = "" if dropout.path == "both" else f" of {dropout.path}"
@@ -339,7 +342,12 @@ def label(recipe: Recipe) -> str:
     usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
     if recipe.model.dropout != usual["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
-    return name + (", distilled" if settings.distillation.weight > 0.0 else "")
+    if recipe.start == "dense":
+        name += ", trained on" if recipe.method == "dense" else ", fit to dense"
+    if distillation.weight > 0.0:
+        name += f", distilled {distillation.weight:g}"
+        name += f" at temperature {distillation.temperature:g}" if distillation.temperature != 1.0 else ""
+    return name
 
 
 def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:

@@ -205,6 +205,11 @@ class Recipe(_Section):
         methods = {self.method, *(rule.method for rule in self.targets or () if rule.method is not None)}
         return all(method_named(name).joint for name in methods)
 
+    @property
+    def needs_dense(self) -> bool:
+        """Whether a trained dense model is needed, to start from it or to learn from its predictions."""
+        return self.start == "dense" or self.training.distillation.weight > 0.0
+
     def config(self, vocabulary: int) -> LanguageModelConfig:
         """The language model's sizes for a tokenizer of `vocabulary` ids."""
         return LanguageModelConfig(vocabulary, joint=self.joint, **self.model.model_dump(exclude={"size", "joint"}))

@@ -129,17 +129,17 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
     """
     distils = recipe.training.distillation.weight > 0.0
     from_dense = recipe.start == "dense"
-    if (distils or from_dense) and dense is None:
+    if recipe.needs_dense and dense is None:
         raise InputError(
             f"this recipe {'starts from' if from_dense else 'learns from'} a trained dense model; name its folder, "
             "or set start to scratch and training.distillation.weight to 0"
         )
-    teacher = load_dense(dense) if dense is not None and (distils or from_dense) else None
+    teacher = load_dense(dense) if dense is not None and recipe.needs_dense else None
     tokenizer = new_tokenizer(recipe, corpus) if teacher is None else teacher[1]
     texts = encode(corpus, tokenizer)
     torch.manual_seed(recipe.seed)
     if teacher is not None and from_dense:
-        model = _opened(teacher[0], recipe.joint)
+        model = _opened(teacher[0], recipe)
     else:
         model = LanguageModel(recipe.config(tokenizer.size))
     plan = make_plan(model, **recipe.plan_arguments())
@@ -196,9 +196,10 @@ def load_with_tokenizer(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     return loaded.model, tokenizer
 
 
-def _opened(dense: LanguageModel, joint: bool) -> LanguageModel:
-    """A copy of a dense model that keeps [x; h] as one matrix, or as two."""
-    model = LanguageModel(replace(dense.config, joint=joint))
+def _opened(dense: LanguageModel, recipe: Recipe) -> LanguageModel:
+    """A copy of a dense model with the recipe's dropout, and with [x; h] as one matrix or two as that has it."""
+    joint = recipe.joint
+    model = LanguageModel(replace(dense.config, joint=joint, dropout=recipe.model.dropout))
     source = dense if joint == dense.config.joint else _rejoined(dense, joint)
     model.load_state_dict(source.state_dict())
     return model

@@ -13,7 +13,7 @@ _ALIKE = ("checksum", "vocabulary", "tokens", "model", "state_carried", "valid_b
 
 
 def join(reports: Sequence[Report]) -> Report:
-    """All rows in their order, each with its loss against the dense row; the protocol of the first compressed row's.
+    """All rows in their order, each with its loss against the dense row, under `common_protocol`.
 
     Raises:
         InputError: no report, two dense rows, or reports whose perplexities cannot be compared: other text, other
@@ -21,7 +21,7 @@ def join(reports: Sequence[Report]) -> Report:
     """
     check_alike(reports)
     rows = [row for report in reports for row in report.rows]
-    return Report(protocol=_protocol(reports), rows=with_losses(rows))
+    return Report(protocol=common_protocol(reports), rows=with_losses(rows))
 
 
 def join_seeds(runs: Mapping[str, Sequence[Report]]) -> Report:
@@ -36,7 +36,7 @@ def join_seeds(runs: Mapping[str, Sequence[Report]]) -> Report:
     dense = next((reports for reports in runs.values() if reports and reports[0].rows[0].dense), ())
     bases = {report.protocol.seed: report.rows[0].perplexity_test for report in dense}
     rows = [_mean_row(name, reports, {} if reports is dense else bases) for name, reports in runs.items() if reports]
-    return Report(protocol=_protocol([reports[0] for reports in runs.values() if reports]), rows=tuple(rows))
+    return Report(protocol=common_protocol([reports[0] for reports in runs.values() if reports]), rows=tuple(rows))
 
 
 def check_alike(reports: Sequence[Report]) -> None:
@@ -58,9 +58,19 @@ def check_alike(reports: Sequence[Report]) -> None:
                 )
 
 
-def _protocol(reports: Sequence[Report]) -> Protocol:
-    """That of the first compressed row, which has a target."""
-    return next((r.protocol for r in reports if not r.rows[0].dense), reports[0].protocol)
+def common_protocol(reports: Sequence[Report]) -> Protocol:
+    """That of the first compressed row, which has a target, without what another started or learnt otherwise.
+
+    Args:
+        reports: one at least.
+    """
+    compressed = [report.protocol for report in reports if not report.rows[0].dense] or [reports[0].protocol]
+    first = compressed[0]
+    if any(protocol.start != first.start for protocol in compressed):
+        first = first.model_copy(update={"start": "mixed"})
+    if any(protocol.distillation != first.distillation for protocol in compressed):
+        first = first.model_copy(update={"distillation": None})
+    return first
 
 
 def _mean_row(name: str, reports: Sequence[Report], bases: Mapping[int, float | None]) -> Row:

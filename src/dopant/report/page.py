@@ -21,7 +21,11 @@ from dopant.report.writing import write_text
 T = TypeVar("T")
 
 
-_STARTS = {"scratch": "from scratch", "dense": "from a trained dense model"}
+_STARTS = {
+    "scratch": "from scratch",
+    "dense": "from a trained dense model",
+    "mixed": "from scratch, but where a row says otherwise",
+}
 _COMMAND = 72  # characters that a command may have in one line
 _NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
 

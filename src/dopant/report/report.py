@@ -37,8 +37,8 @@ class Protocol(Record):
         unroll: time steps of one mini-batch.
         state_carried: the LSTM's state goes from one mini-batch to the next.
         valid_batch, test_batch: streams that the split is cut into for evaluation.
-        start: "scratch", or "dense": from a trained dense model.
-        distillation: None where the text alone was learnt from.
+        start: "scratch"; "dense": from a trained dense model; "mixed": of joined rows, as their labels say.
+        distillation: None where the text alone was learnt from, or where joined rows differ in it, as their labels say.
         target: "25x" or "1.2MB".
         count: "parameters" or "bytes"; what the target counts.
         scope: "lstm", "model" or "re:PATTERN"; of which weights.
