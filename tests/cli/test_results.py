@@ -56,13 +56,18 @@ def test_how_runs_stand() -> None:
         State("dense-seed0", "done", "made by commit abc", counts=True),
         State("lmf-seed0", "missing", "", make=True),
         State("pruning-seed0", "out of date", "epochs is 2, was 1", make=True),
+        State("dense-seed1", "done", "made by commit abc; its model is trained for lmf-seed1", counts=True, train=True),
     ]
     assert lines(states) == [
         "dense-seed0    done                        made by commit abc",
         "lmf-seed0      missing, to be made",
         "pruning-seed0  out of date, to be replaced  epochs is 2, was 1",
+        "dense-seed1    done, model to be trained   made by commit abc; its model is trained for lmf-seed1",
     ]
-    assert counted(states) == "3 runs: 1 done, 1 missing, 1 out of date; 2 to be made now"
+    assert counted(states[:3]) == "3 runs: 1 done, 1 missing, 1 out of date; 2 to be made now"
+    models = ", for which 1 dense model is trained"
+    assert counted(states) == f"4 runs: 2 done, 1 missing, 1 out of date; 2 to be made now{models}"
+    assert counted([*states, states[-1]]).endswith("2 to be made now, for which 2 dense models are trained")
 
 
 def test_from_the_first_look_to_the_table(experiment: Path, corpus: Path, tmp_path: Path, dopant: Run) -> None:

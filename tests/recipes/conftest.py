@@ -93,6 +93,11 @@ EXPERIMENT_RECIPES: dict[str, dict[str, Any]] = {
     "longest": {"method": "lmf", "target": "4x", "count": "parameters", "training": {"epochs": 20}},
     "diverging": {"method": "lmf", "count": "parameters", "training": {"structure_learning_rate": 1e30}},
     "recovered": {"method": "lmf", "count": "parameters", "start": "dense"},
+    "distilled": {"method": "lmf", "count": "parameters", "training": {"distillation": {"weight": 0.5}}},
+    "dense-more": {"method": "dense", "model": {"hidden": 16, "layers": 2, "init": 0.2, "dropout": 0.1}},
+    "dense-on": {"method": "dense", "start": "dense"},
+    "dense-longest": {"method": "dense", "training": {"epochs": 20}},
+    "recovered-longest": {"method": "lmf", "count": "parameters", "start": "dense", "training": {"epochs": 20}},
 }
 
 

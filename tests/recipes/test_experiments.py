@@ -33,6 +33,26 @@ def test_runs_are_spelt_out_the_table_first_and_the_first_seed_of_each_row_first
     assert read_experiment(folder / FILE) == experiment
 
 
+def test_rows_that_need_a_dense_model_have_that_of_their_seed(write: Write) -> None:
+    rows = "rows: {recovered: [0, 1], dense: [0, 1], distilled: [1], lmf: [0]}\n"
+    experiment = read_experiment(write(rows + "sweep: {rows: [recovered], targets: [2x], seeds: [1]}\n"))
+    dense = {trial.name: experiment.dense_of(trial) for trial in experiment.trials}
+    assert {name: None if needed is None else needed.name for name, needed in dense.items()} == {
+        "recovered-seed0": "dense-seed0",
+        "recovered-seed1": "dense-seed1",
+        "dense-seed0": None,
+        "dense-seed1": None,
+        "distilled-seed1": "dense-seed1",
+        "lmf-seed0": None,
+        "recovered-2x-seed1": "dense-seed1",
+    }
+    two = "rows: {dense: [0], dense-more: [0], dense-on: [0]}\ndense: dense-more\n"
+    experiment = read_experiment(write(two))
+    needed = experiment.dense_of(experiment.trials[2])
+    assert needed is not None
+    assert (experiment.trials[2].name, needed.name) == ("dense-on-seed0", "dense-more-seed0")
+
+
 def test_some_rows_and_seeds(write: Write) -> None:
     experiment = read_experiment(
         write("rows: {dense: [0, 1], lmf: [0]}\nsweep: {rows: [lmf], targets: [3x], seeds: [0, 1]}\n")
@@ -64,7 +84,26 @@ def test_some_rows_and_seeds(write: Write) -> None:
         ("rows: {../other: [0]}\n", r"there is no recipe \.\./other\.yaml beside it"),
         ("rows: {dense: [0], lmf: [0], longer: [0]}\n", "training.epochs is 1 in dense.yaml and 2 in longer.yaml"),
         ("rows: {lmf: [0], bytes: [0]}\n", "count is parameters in lmf.yaml and bytes in bytes.yaml"),
-        ("rows: {recovered: [0]}\n", "recovered.yaml needs a trained dense model"),
+        ("rows: {lmf: [0], recovered: [0]}\n", "recovered.yaml needs a trained dense model, and no row is one; add a"),
+        ("rows: {dense-on: [0]}\n", "dense-on.yaml needs a trained dense model, and no row is one"),
+        (
+            "rows: {dense: [0], dense-more: [0], distilled: [0]}\n",
+            "distilled.yaml needs .* and there are dense and dense-more; say which, as in dense: dense$",
+        ),
+        ("rows: {dense: [0], lmf: [0]}\ndense: denes\n", "dense: 'denes' is no row; did you mean 'dense'"),
+        ("rows: {dense: [0], lmf: [0]}\ndense: lmf\n", "dense: lmf is of method lmf, .*; there are dense$"),
+        (
+            "rows: {dense: [0], dense-on: [0]}\ndense: dense-on\n",
+            "dense: dense-on needs a dense model itself, and a row .* from scratch and distils nothing",
+        ),
+        (
+            "rows: {dense: [0, 2], recovered: [0, 1]}\n",
+            "recovered-seed1 needs the model of dense of the same seed, and dense has 0, 2; add 1 to rows.dense",
+        ),
+        (
+            "rows: {dense: [0], distilled: [0]}\nsweep: {rows: [distilled], targets: [2x], seeds: [0, 3]}\n",
+            "distilled-2x-seed3 needs .*; add 3 to rows.dense",
+        ),
         ("rows: {lmf: [0]}\nsweep: {rows: [pruning], targets: [3x]}\n", "sweep.rows: 'pruning' is no row"),
         ("rows: {dense: [0]}\nsweep: {rows: [dense], targets: [3x]}\n", "'dense' is dense and has no factor"),
         ("rows: {lmf: [0]}\nsweep: {rows: [lmf], targets: [1MB]}\n", "a factor such as 10x is needed, got '1MB'"),

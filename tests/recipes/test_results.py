@@ -76,6 +76,7 @@ def test_every_run_leaves_a_record_and_all_of_them_a_table(made: tuple[Path, Res
         "model": "2×16",
         "seed": 0,
         "epochs": 1,
+        "dense": None,
     }
     assert record.run.recipe["target"] == "2x"
     assert record.protocol.command.endswith("small-one --rows lmf-2x --seeds 0 --device cpu")

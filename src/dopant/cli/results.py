@@ -75,9 +75,9 @@ def results(
             show("\n".join(lines(states)))
         elif not dry_run:
             # a row that is not in the table is told of in any case
-            told = [state for state in states if state.make or (not state.counts and state.state != "missing")]
+            told = [s for s in states if s.make or s.train or (not s.counts and s.state != "missing")]
             for state, line in zip(told, lines(told), strict=True):
-                say(line, quiet=quiet and state.make)
+                say(line, quiet=quiet and (state.make or state.counts))
             say(counted(states), quiet=quiet)
 
     try:
@@ -119,6 +119,8 @@ def lines(states: Sequence[State]) -> list[str]:
 
 def word(state: State) -> str:
     """How a run stands, and what becomes of it now."""
+    if state.train:
+        return f"{state.state}, model to be trained"
     if not state.make:
         return state.state
     return "missing, to be made" if state.state == "missing" else f"{state.state}, to be replaced"
@@ -128,7 +130,9 @@ def counted(states: Sequence[State]) -> str:
     """How many there are of each, and how many are made now."""
     kinds = list(dict.fromkeys(state.state for state in states))
     told = ", ".join(f"{sum(state.state == kind for state in states)} {kind}" for kind in kinds)
-    return f"{len(states)} runs: {told}; {sum(state.make for state in states)} to be made now"
+    models = sum(state.train for state in states)
+    for_them = f", for which {models} dense {'model is' if models == 1 else 'models are'} trained" if models else ""
+    return f"{len(states)} runs: {told}; {sum(state.make for state in states)} to be made now{for_them}"
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -70,11 +70,14 @@ class ExperimentFile(_Section):
     Args:
         description: for the reader.
         rows: by the name of a recipe, without .yaml, its seeds; in the order of the table.
+        dense: the dense row whose models those rows start from or learn from that need a trained one, seed by seed;
+            null for the only one.
         sweep: over the factor; null for none.
     """
 
     description: str = ""
     rows: Annotated[dict[str, Seeds], Field(min_length=1)]
+    dense: str | None = None
     sweep: Sweep | None = None
 
 
@@ -110,6 +113,7 @@ class Experiment:
         trials: every run, those of the table first, of these the first seed of every row first.
         rows: names of the table's rows in their order.
         swept: by the name of a recipe, names of the rows that make up its line in the picture.
+        dense: name of the dense row whose models others start from or learn from; None where no row does.
     """
 
     name: str
@@ -118,6 +122,13 @@ class Experiment:
     trials: tuple[Trial, ...]
     rows: tuple[str, ...]
     swept: Mapping[str, tuple[str, ...]]
+    dense: str | None = None
+
+    def dense_of(self, trial: Trial) -> Trial | None:
+        """The run of the same seed whose model this one starts from or learns from; None where it needs none."""
+        if not trial.recipe.needs_dense:
+            return None
+        return next(other for other in self.trials if (other.row, other.seed) == (self.dense, trial.seed))
 
     def choose(self, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Trial]:
         """The runs of some rows and seeds; None for all.
@@ -168,6 +179,7 @@ def read_experiment(path: str | Path) -> Experiment:
     folder = file.resolve().parent
     recipes = {name: _read_row(name, file) for name in content.rows}
     _check_alike(recipes, str(file))
+    dense = _dense_row(content.dense, recipes, file)
     found = [
         Trial(name, name, seed, _seeded(recipes[name], seed)) for name, seeds in content.rows.items() for seed in seeds
     ]
@@ -186,12 +198,19 @@ def read_experiment(path: str | Path) -> Experiment:
             found += [
                 Trial(row, base, seed, _seeded(recipe, seed)) for row, recipe in points for seed in content.sweep.seeds
             ]
+    for trial in found:
+        if dense is not None and trial.recipe.needs_dense and trial.seed not in content.rows[dense]:
+            has = ", ".join(map(str, content.rows[dense]))
+            raise RecipeError(
+                f"{file}: {trial.name} needs the model of {dense} of the same seed, and {dense} has {has}; "
+                f"add {trial.seed} to rows.{dense}"
+            )
     trials = {(trial.row, trial.seed): trial for trial in reversed(found)}
     place = {name: index for index, name in enumerate(recipes)}
     ordered = sorted(
         trials.values(), key=lambda t: (t.row != t.base, t.seed, place[t.base], t.recipe.plan_target().factor or 0)
     )
-    return Experiment(folder.name, folder, content.description, tuple(ordered), tuple(recipes), swept)
+    return Experiment(folder.name, folder, content.description, tuple(ordered), tuple(recipes), swept, dense)
 
 
 def _read_row(name: str, file: Path) -> Recipe:
@@ -200,13 +219,37 @@ def _read_row(name: str, file: Path) -> Recipe:
     if name not in there:  # also where the name is a path to somewhere else
         raise RecipeError(f"{file}: rows: there is no recipe {name}.yaml beside it; {_did_you_mean(name, there)}")
     # prose is no part of a run: to change it must not begin one anew
-    read = read_recipe(recipe, [Override("description", "", FILE)])
-    if read.start == "dense" or read.training.distillation.weight > 0.0:
+    return read_recipe(recipe, [Override("description", "", FILE)])
+
+
+def _dense_row(named: str | None, recipes: Mapping[str, Recipe], file: Path) -> str | None:
+    """The row whose models others start from or learn from; None where none is named and no row needs one."""
+    trained = [name for name, recipe in recipes.items() if recipe.method == "dense" and not recipe.needs_dense]
+    if named is not None:
+        if named not in recipes:
+            raise RecipeError(f"{file}: dense: {named!r} is no row; {_did_you_mean(named, trained)}")
+        if named not in trained:
+            recipe = recipes[named]
+            what = "needs a dense model itself" if recipe.method == "dense" else f"is of method {recipe.method}"
+            raise RecipeError(
+                f"{file}: dense: {named} {what}, and a row of method dense is needed that starts from scratch and "
+                f"distils nothing; there are {', '.join(trained) or 'none'}"
+            )
+        return named
+    needy = [name for name, recipe in recipes.items() if recipe.needs_dense]
+    if not needy:
+        return None
+    if not trained:
         raise RecipeError(
-            f"{recipe} needs a trained dense model, and the rows of an experiment stand alone; "
-            "set start to scratch and training.distillation.weight to 0"
+            f"{file}: {needy[0]}.yaml needs a trained dense model, and no row is one; add a row of method dense that "
+            "starts from scratch and distils nothing"
         )
-    return read
+    if len(trained) > 1:
+        raise RecipeError(
+            f"{file}: {needy[0]}.yaml needs a trained dense model, and there are {' and '.join(trained)}; say which, "
+            f"as in dense: {trained[0]}"
+        )
+    return trained[0]
 
 
 def _check_alike(recipes: Mapping[str, Recipe], file: str) -> None:

@@ -66,6 +66,11 @@ class Places:
         """The run's report, of one row: it exists when the run is done."""
         return self.run / "report.json"
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done and its model is there."""
+        return self.report.exists() and self.model.exists()
+
 
 def check_claim(places: Places, *, force: bool, resume: bool) -> None:
     """See that a run may write where it was told to; nothing is changed.
@@ -106,7 +111,7 @@ def is_finished(places: Places, fingerprint: str) -> bool:
     Raises:
         ResumeError: what is there is another run.
     """
-    finished = places.report.exists() and places.model.exists()
+    finished = places.finished
     begun = places.fingerprint.read_text("utf-8").strip() if places.fingerprint.exists() else None
     if begun != fingerprint and (begun is not None or finished):
         raise ResumeError(

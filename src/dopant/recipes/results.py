@@ -17,13 +17,12 @@ import torch
 from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
+from dopant.recipes.making import goes_on, is_of, is_there, is_worked_on, to_be_made, unfit
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
-from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import check_device, label
-from dopant.recipes.schema import Recipe
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
-from dopant.recipes.states import NOT_KEPT, State, StateName, record_file, state_of
+from dopant.recipes.states import State, kept_settings, record_file, state_of
 from dopant.report.drawing import WIDE
 from dopant.report.join import check_alike, join_seeds
 from dopant.report.plots import loss_against_factor
@@ -78,6 +77,9 @@ def results(
     interrupted run goes on from its checkpoint in `<runs>` when this is called again. Where its recipe has changed
     since, its checkpoint is of no use and is thrown away; `why` of its state says so before anything is done.
 
+    What starts from the dense row or learns from it takes that row's model of the same seed from `<runs>`. Where it is
+    not there, it is trained first; a record of the dense row that is there already stays as it is.
+
     Args:
         experiment: a folder with an `experiment.yaml`.
         corpus: what to read; None for what the recipes name.
@@ -102,44 +104,42 @@ def results(
         TrainingError: some runs failed; the records of all others and the tables are written.
     """
     found = read_experiment(experiment)
-    chosen = {trial.name for trial in found.choose(rows, seeds)}
+    chosen = {trial.name for trial in found.choose(rows, seeds) if not tables_only}
     records, folder = Path(out or Path("results") / found.name), Path(runs or Path("runs") / found.name)
     for place in (records, folder):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a folder is needed; choose another place")
     device = _device(device)
     text = _text(found, corpus)
-    states: list[State] = []
-    code, _ = find_code()
-    for trial in found.trials:
-        state = state_of(trial, found, records, text, code)
-        wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
-        state = dataclasses.replace(state, make=wrong and trial.name in chosen and not tables_only)
-        if state.make and (lost := _lost(trial, folder)):
-            state = dataclasses.replace(state, why="; ".join(filter(None, [state.why, lost])))
-        states.append(state)
+    states = to_be_made(found, records, folder, text, chosen=chosen, replace=replace, code=find_code()[0])
+    told = tuple(states.values())
     if announce is not None:
-        announce(states)
-    wanted = [trial for trial, state in zip(found.trials, states, strict=True) if state.make]
+        announce(told)
+    wanted = [trial for trial in found.trials if is_worked_on(states[trial.name])]
     if dry_run or not wanted:
-        return Results(tuple(states), *_tables(found, records, text, write=not dry_run))
+        return Results(told, *_tables(found, records, text, write=not dry_run))
     if isinstance(text, DopantError):
         raise text
     _check_plans(wanted, text)
-    kinds = {state.run: state.state for state in states}
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
     # to be told after hours of training would be late
-    _read_alike([t for t, s in zip(found.trials, states, strict=True) if s.counts and not s.make], records)
-    work = [_job(trial, kinds[trial.name], folder, shown, replace=replace) for trial in wanted]
-    _check_records([record_file(records, trial) for trial in wanted], records)
+    _read_alike([t for t in found.trials if states[t.name].counts and not states[t.name].make], records)
+    going_on = goes_on(found, states, folder)
+    work = []
+    for trial in wanted:
+        _check_in_the_way(trial, states[trial.name], folder, resume=trial.name in going_on, replace=replace)
+        work.append(_job(trial, found.dense_of(trial), wanted, folder, shown, resume=trial.name in going_on))
+    _check_records([record_file(records, trial) for trial in wanted if states[trial.name].make], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
 
     def keep(name: str, ended: Report | DopantError) -> None:
+        if isinstance(ended, Report) and states[name].train:
+            return  # trained for others alone: its record stays that of the run that made it
         if isinstance(ended, Report):
             write_report(_record(ended, by_name[name], found), record_file(records, by_name[name]))
         else:
-            failed[name] = _with_a_way_out(ended, Places(folder / name))
+            failed[name] = _with_a_way_out(ended, by_name[name], folder)
 
     try:
         run_jobs(
@@ -164,12 +164,12 @@ def results(
             raise
         complaints.append(f"and there are no tables: {error}")
     if failed:
-        told = "\n  ".join(complaints)
+        complained = "\n  ".join(complaints)
         raise TrainingError(
             f"{len(failed)} of {len(wanted)} runs failed, the others are in {records}; the same command tries again "
-            f"what is missing:\n  {told}"
+            f"what is missing:\n  {complained}"
         )
-    return Results(tuple(states), *tables)
+    return Results(told, *tables)
 
 
 def _text(experiment: Experiment, corpus: str | Path | Corpus | None) -> Corpus | DopantError:
@@ -236,51 +236,49 @@ def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:
             raise PlanError(f"{row}: {plan}")
 
 
-def _is_of(places: Places, recipe: Recipe) -> bool:
-    """Whether what lies in a run's folder was made with this recipe."""
-    return places.recipe.is_file() and places.recipe.read_bytes() == resolved_yaml(recipe).encode("utf-8")
-
-
-def _lost(trial: Trial, folder: Path) -> str:
-    """What of another recipe is thrown away when this run is made, though it was not finished."""
+def _check_in_the_way(trial: Trial, state: State, folder: Path, *, resume: bool, replace: bool) -> None:
+    """See that no finished model is thrown away of which there is no record, or which is not to be made."""
     places = Places(folder / trial.name)
-    finished = places.report.exists() and places.model.exists()
-    if finished or not places.recipe.exists() or _is_of(places, trial.recipe):
-        return ""
-    return f"the unfinished run of another recipe in {places.run} is thrown away"
+    if resume or replace:
+        return
+    way_out = "move it away, choose another place with --runs, or start anew with --replace"
+    if state.state == "missing" and places.finished:
+        of = "made with another dense model" if is_of(places, trial.recipe) else f"of another recipe ({places.recipe})"
+        raise InputError(f"{places.model} is a finished model {of}, and there is no record of it; {way_out}")
+    if state.train and places.model.exists():
+        too = f", or name {trial.row} in --rows too" if state.state == "out of date" else ""
+        raise InputError(f"{unfit(places)}, and another model of {trial.name} is needed; {way_out}{too}")
 
 
-def _job(trial: Trial, state: StateName, folder: Path, shown: Sequence[str], *, replace: bool) -> Job:
-    """Go on with a run of this recipe that was not finished; take one that was, if its record alone is missing."""
+def _job(
+    trial: Trial, dense: Trial | None, wanted: Sequence[Trial], folder: Path, shown: Sequence[str], *, resume: bool
+) -> Job:
     places = Places(folder / trial.name)
-    there = os.path.lexists(places.run) or os.path.lexists(places.model)
-    finished = places.report.exists() and places.model.exists()
-    same = _is_of(places, trial.recipe)
-    if there and finished and not same and state == "missing" and not replace:
-        raise InputError(
-            f"{places.model} is a finished model of another recipe ({places.recipe}), and there is no record of it; "
-            "move it away, choose another place with --runs, or start anew with --replace"
-        )
-    resume = there and same and (not finished or state == "missing")
     command = ("results", shown[0], "--rows", trial.row, "--seeds", str(trial.seed), *shown[1:])
-    options = {"resume": resume, "force": there and not resume, "command": command}
-    return Job(trial.name, trial.recipe, places.model, options=options)
+    options = {"resume": resume, "force": is_there(places) and not resume, "command": command}
+    if dense is None:
+        return Job(trial.name, trial.recipe, places.model, options=options)
+    after = dense.name if dense in wanted else None
+    return Job(trial.name, trial.recipe, places.model, dense=folder / dense.name, after=after, options=options)
 
 
-def _with_a_way_out(error: DopantError, places: Places) -> DopantError:
+def _with_a_way_out(error: DopantError, trial: Trial, folder: Path) -> DopantError:
     if isinstance(error, ResumeError):
-        return ResumeError(f"{places.run} was begun by other code or on another text; remove it to start anew")
+        run, too = Places(folder / trial.name).run, ", or with another dense model" * trial.recipe.needs_dense
+        return ResumeError(f"{run} was begun by other code or on another text{too}; remove it to start anew")
     return error
 
 
 def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
+    dense = experiment.dense_of(trial)
     run = ExperimentRun(
         experiment=experiment.name,
         row=trial.row,
         model=report.protocol.model,
         seed=trial.seed,
         epochs=report.protocol.epochs,
-        recipe={key: value for key, value in trial.recipe.model_dump(mode="json").items() if key not in NOT_KEPT},
+        recipe=kept_settings(trial.recipe),
+        dense=None if dense is None else kept_settings(dense.recipe),
     )
     return report.model_copy(update={"run": run})
 

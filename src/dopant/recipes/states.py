@@ -14,7 +14,7 @@ from dopant.recipes.experiments import Experiment, Trial, flat
 from dopant.recipes.read import recipe_from
 from dopant.recipes.run import label, schedule
 from dopant.recipes.schema import Recipe
-from dopant.report.report import Report, read_report
+from dopant.report.report import ExperimentRun, Report, read_report
 
 NOT_KEPT = ("description", "corpus", "seed")
 """Keys of a recipe that its record has in another form, or does not need: prose, the text's checksum, the seed."""
@@ -37,6 +37,7 @@ class State:
         counts: whether its record is part of the tables.
         other_code: whether its record was made by other code than this.
         make: whether it is to be made now.
+        train: whether its model alone is to be trained now, because others need it; its record stays as it is.
     """
 
     run: str
@@ -45,11 +46,17 @@ class State:
     counts: bool = False
     other_code: bool = False
     make: bool = False
+    train: bool = False
 
 
 def record_file(records: Path, trial: Trial) -> Path:
     """Where the record of a run is."""
     return records / f"{trial.name}.json"
+
+
+def kept_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings of a run as its record keeps them."""
+    return {key: value for key, value in recipe.model_dump(mode="json").items() if key not in NOT_KEPT}
 
 
 def state_of(trial: Trial, experiment: Experiment, records: Path, text: Corpus | DopantError, code: str = "") -> State:
@@ -83,7 +90,9 @@ def state_of(trial: Trial, experiment: Experiment, records: Path, text: Corpus |
         return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
     theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
     other_code = theirs != (version.VERSION, code, False)
-    changed = ", ".join(filter(None, [_changed(run.recipe, trial.recipe), other_text]))
+    changed = ", ".join(
+        filter(None, [_changed(run.recipe, trial.recipe), _other_dense(run, trial, experiment), other_text])
+    )
     if changed:
         return found("out of date", f"{changed}; {made}", other_code=other_code)
     return found("done", made, counts=True, other_code=other_code)
@@ -116,3 +125,14 @@ def _changed(kept: dict[str, Any], recipe: Recipe) -> str:
     differing = [key for key in now if now[key] != before.get(key) and key not in _NO_NUMBER]
     changes = [f"{key} is {now[key]}, was {before.get(key)}" for key in differing]
     return ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
+
+
+def _other_dense(run: ExperimentRun, trial: Trial, experiment: Experiment) -> str:
+    """What is set otherwise now in the dense row that a run starts from or learns from."""
+    dense = experiment.dense_of(trial)
+    if dense is None:
+        return ""  # if it needed one, its own recipe has changed
+    if run.dense is None:
+        return "it does not say of which dense model it is"
+    changed = _changed(run.dense, dense.recipe)
+    return f"of {dense.row}, which it needs: {changed}" if changed else ""

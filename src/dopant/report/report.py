@@ -184,6 +184,7 @@ class ExperimentRun(Kept):
         row: the name of its recipe, with the factor where a sweep has set it: "pruning-10x".
         model, seed, epochs: as in the protocol, to be seen at a glance.
         recipe: every setting, also those that were left to their defaults; without what changes no number.
+        dense: the same of the dense row whose model it started from or learnt from; None where it needed none.
     """
 
     experiment: str
@@ -192,6 +193,7 @@ class ExperimentRun(Kept):
     seed: int
     epochs: Count
     recipe: dict[str, Any]
+    dense: dict[str, Any] | None = None
 
 
 class Report(Kept):

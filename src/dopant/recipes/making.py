@@ -1,0 +1,139 @@
+"""What is to be made of an experiment: records that are wrong, and the dense models that these need."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from dopant.data import Corpus
+from dopant.errors import DopantError, InputError
+from dopant.recipes.experiments import Experiment, Trial
+from dopant.recipes.places import Places
+from dopant.recipes.read import resolved_yaml
+from dopant.recipes.schema import Recipe
+from dopant.recipes.states import State, state_of
+from dopant.report.report import read_report
+
+
+def to_be_made(
+    experiment: Experiment,
+    records: Path,
+    folder: Path,
+    text: Corpus | DopantError,
+    *,
+    chosen: Collection[str],
+    replace: bool,
+    code: str,
+) -> dict[str, State]:
+    """How every run stands, by its name, with whether it is made now and what that means for what is there.
+
+    Args:
+        records, folder: where records, and models with their runs, are.
+        text: what is read, or why it is not there.
+        chosen: names of the runs whose records may be made; the models that these need are trained in any case.
+        replace: make records of other code again, too.
+        code: the commit that runs now.
+    """
+    states: dict[str, State] = {}
+    for trial in experiment.trials:
+        state = state_of(trial, experiment, records, text, code)
+        wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
+        states[trial.name] = dataclasses.replace(state, make=wrong and trial.name in chosen)
+    trials = {trial.name: trial for trial in experiment.trials}
+    for name, needy in _needed(experiment, states).items():
+        state, others = states[name], ", ".join(needy)
+        if state.state == "missing" and not state.make:
+            states[name] = _told(dataclasses.replace(state, make=True), f"its model is needed for {others}")
+        elif not state.make and not is_ready(trials[name], folder, text):
+            why = f"its model is trained for {others}, this record stays"
+            states[name] = _told(dataclasses.replace(state, train=True), why)
+    going_on = goes_on(experiment, states, folder)
+    for trial in experiment.trials:
+        state = states[trial.name]
+        if is_worked_on(state):
+            lost = "" if trial.name in going_on else _lost(trial, state, folder, replace=replace)
+            states[trial.name] = _told(state, lost, _waits(experiment.dense_of(trial), states))
+    return states
+
+
+def goes_on(experiment: Experiment, states: Mapping[str, State], folder: Path) -> set[str]:
+    """Names of the runs that go on with what is in their folders, or take it if it is done; others begin anew.
+
+    Nothing goes on that was begun with a dense model which is itself thrown away.
+    """
+    found: set[str] = set()
+    thrown_away: set[str] = set()
+    worked_on = [trial for trial in experiment.trials if is_worked_on(states[trial.name])]
+    # dense ones before those that need them
+    for trial in sorted(worked_on, key=lambda trial: trial.recipe.needs_dense):
+        places, dense = Places(folder / trial.name), experiment.dense_of(trial)
+        same = is_of(places, trial.recipe) and (dense is None or dense.name not in thrown_away)
+        if same and (not places.finished or states[trial.name].state == "missing"):
+            found.add(trial.name)
+        elif is_there(places):
+            thrown_away.add(trial.name)
+    return found
+
+
+def is_worked_on(state: State) -> bool:
+    """Whether a run is one of those that are run now."""
+    return state.make or state.train
+
+
+def is_there(places: Places) -> bool:
+    """Whether anything is in the places of a run."""
+    return os.path.lexists(places.run) or os.path.lexists(places.model)
+
+
+def is_of(places: Places, recipe: Recipe) -> bool:
+    """Whether what lies in a run's folder was made with this recipe."""
+    return places.recipe.is_file() and places.recipe.read_bytes() == resolved_yaml(recipe).encode("utf-8")
+
+
+def is_ready(trial: Trial, folder: Path, text: Corpus | DopantError) -> bool:
+    """Whether a run's model is there, of its recipe and of this text, if there is one."""
+    places = Places(folder / trial.name)
+    if not places.finished or not is_of(places, trial.recipe):
+        return False
+    try:
+        return not isinstance(text, Corpus) or read_report(places.report).protocol.checksum == text.checksum
+    except InputError:
+        return False
+
+
+def unfit(places: Places) -> str:
+    """Why the model in a run's places is not the one that is needed."""
+    if places.finished:
+        return f"{places.model} is of another recipe or text ({places.recipe})"
+    return f"{places.model} has no finished run beside it ({places.run}) to tell its recipe and text"
+
+
+def _needed(experiment: Experiment, states: Mapping[str, State]) -> dict[str, list[str]]:
+    """By the name of a dense run those of the runs that are made and need its model."""
+    found: dict[str, list[str]] = {}
+    for trial in experiment.trials:
+        dense = experiment.dense_of(trial)
+        if dense is not None and states[trial.name].make:
+            found.setdefault(dense.name, []).append(trial.name)
+    return found
+
+
+def _lost(trial: Trial, state: State, folder: Path, *, replace: bool) -> str:
+    """What is thrown away, though nobody has asked for that by name, when this run begins anew."""
+    places = Places(folder / trial.name)
+    if state.train and places.model.exists():
+        return f"{unfit(places)}, and is {'thrown away' if replace else 'in the way'}"
+    if places.finished or not places.recipe.exists():
+        return ""
+    of = "begun with another dense model" if is_of(places, trial.recipe) else "of another recipe"
+    return f"the unfinished run {of} in {places.run} is thrown away"
+
+
+def _waits(dense: Trial | None, states: Mapping[str, State]) -> str:
+    return f"after {dense.name}" if dense is not None and is_worked_on(states[dense.name]) else ""
+
+
+def _told(state: State, *more: str) -> State:
+    return dataclasses.replace(state, why="; ".join(filter(None, [state.why, *more])))
