@@ -205,7 +205,7 @@ def test_a_dense_model_that_is_missing_is_trained_and_its_record_stays(
     assert tuple(heard[0]) == found.states
     assert worked_on(found) == {"recovered-seed0": "make", "dense-seed0": "train"}
     dense = state(found, "dense-seed0")
-    assert dense.why.endswith("; its model is trained for recovered-seed0, this record stays")
+    assert dense.why.endswith("; its model is trained for recovered-seed0; this record stays")
     assert (dense.state, dense.counts) == ("done", True)
     assert state(found, "recovered-seed0").why == "after dense-seed0"
     assert found.report is not None
@@ -352,5 +352,14 @@ def test_a_model_folder_without_its_run_is_not_deleted_unasked(place: Path, corp
     forget(place, "distilled-seed0")
     before = snapshot(place)
     with pytest.raises(InputError, match=r"dense-seed0 has no finished run beside it \(\S+dense-seed0\.run\) to"):
+        again(place, corpus)
+    assert snapshot(place) == before
+
+
+def test_a_dense_model_whose_report_is_damaged_is_not_taken(place: Path, corpus: Corpus, snapshot: Snapshot) -> None:
+    (place / "runs" / "dense-seed0.run" / "report.json").write_text("{}")
+    forget(place, "distilled-seed0")
+    before = snapshot(place)
+    with pytest.raises(InputError, match="dense-seed0 is of another recipe or text"):
         again(place, corpus)
     assert snapshot(place) == before

@@ -66,7 +66,8 @@ def results(
     """Make what is missing or out of date of an experiment.
 
     Every run leaves a record ROW-seedK.json as it ends; at the end, all records become one table, and those of a sweep
-    a picture. What is interrupted goes on when the same command is given again.
+    a picture. What is interrupted goes on when the same command is given again. A dense model that is needed, because
+    rows start from it or learn from it, is trained first where it is not there.
     """
     from dopant.recipes.pipeline import results as run
 

@@ -47,7 +47,7 @@ def to_be_made(
         if state.state == "missing" and not state.make:
             states[name] = _told(dataclasses.replace(state, make=True), f"its model is needed for {others}")
         elif not state.make and not is_ready(trials[name], folder, text):
-            why = f"its model is trained for {others}, this record stays"
+            why = f"its model is trained for {others}; this record stays"
             states[name] = _told(dataclasses.replace(state, train=True), why)
     going_on = goes_on(experiment, states, folder)
     for trial in experiment.trials:
