@@ -120,7 +120,15 @@ struct Outcome {
   Array y, h, c;
 };
 
-// All steps in one call, or a call each.
+// What `dopant_lstm_step` takes, as callers lay it out.
+struct StepCall {
+  const void* lstm;
+  const float *x, *before;
+  float *after, *y;
+  int batch;
+};
+
+// All steps in one call, or a call each, every other one by `dopant_lstm_step`.
 inline Outcome run(const Network& network, const std::vector<float>& x, int steps, int batch,
                    const std::vector<float>& h, const std::vector<float>& c, bool one_by_one) {
   const auto lstm = network.handle();
@@ -136,9 +144,12 @@ inline Outcome run(const Network& network, const std::vector<float>& x, int step
   const int calls = one_by_one ? steps : 1;
   for (int n = 0; n < calls; ++n) {
     const float* before = n > 0 ? state.data() : zeros ? nullptr : first.data();
-    check(dopant_lstm_run(lstm.get(), from.data() + in * n, steps / calls, batch, before, state.data(),
-                          result.y.data() + out * n) == 0,
-          "%s: %s", network.name.c_str(), dopant_error());
+    const float* now = from.data() + in * n;
+    float* y = result.y.data() + out * n;
+    const StepCall call{lstm.get(), now, before, state.data(), y, batch};
+    const int failed = one_by_one && n % 2 == 1 ? dopant_lstm_step(reinterpret_cast<const DopantStep*>(&call))
+                                                : dopant_lstm_run(lstm.get(), now, steps / calls, batch, before, state.data(), y);
+    check(failed == 0, "%s: %s", network.name.c_str(), dopant_error());
   }
   const size_t lanes = size / static_cast<size_t>(dopant_state_size(lstm.get(), 1));
   for (size_t k = 0; k < size; ++k)  // lanes that only fill registers up must not slow down what comes next

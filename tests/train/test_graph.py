@@ -142,6 +142,14 @@ def test_a_replayed_step_is_the_same_step(
     assert recorder.replays == replays  # all but three at the start, and the first of two epochs
 
 
+def test_a_teacher_is_recorded_too(both: Callable[..., Any], recorder: Recorder, make_model: Make) -> None:
+    """With a state of its own, which goes on from step to step."""
+    teacher = make_model(seed=5, dropout=0.5).double()
+    distillation = {"weight": 0.7, "temperature": 2.0}
+    both(DOPED, epochs=3, teacher=teacher, distillation=distillation, co_matrix_dropout=SOME)
+    assert recorder.replays == [12, 7]
+
+
 def test_what_runs_as_it_comes(both: Callable[..., Any], recorder: Recorder, tmp_path: Path) -> None:
     """The first steps, those that begin an epoch, and those with a checkpoint: 0 1 2, 8, 4 12."""
     both(folder=tmp_path, checkpoint_every=4, fingerprint="a")
@@ -290,22 +298,20 @@ def test_a_replay_that_diverges_stops_the_run(
     assert recorder.replays == [3]
 
 
-def test_on_a_cpu_or_with_a_teacher_the_setting_has_no_effect(
+def test_on_a_cpu_the_setting_has_no_effect(
     make_model: Make, run_training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def record(step: Step, device: torch.device) -> Step:
         raise AssertionError
 
     monkeypatch.setattr("dopant.train.graph.record", record)
-    for how in ({}, {"teacher": make_model(seed=5), "distillation": {"weight": 0.5}}):
-        states = []
-        for cuda_graph in (True, False):
-            model = make_model(DOPED, dropout=0.2)
-            torch.manual_seed(0)
-            run_training(model, cuda_graph=cuda_graph, co_matrix_dropout={"rate": 0.3}, **how)
-            states.append(model.state_dict())
-        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-        monkeypatch.setattr("dopant.train.loop.can_record", lambda device: True)
+    states = []
+    for cuda_graph in (True, False):
+        model = make_model(DOPED, dropout=0.2)
+        torch.manual_seed(0)
+        run_training(model, cuda_graph=cuda_graph, co_matrix_dropout={"rate": 0.3})
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 @pytest.mark.gpu
@@ -314,6 +320,7 @@ def test_on_a_cpu_or_with_a_teacher_the_setting_has_no_effect(
     [
         (None, {}),
         (DOPED, {"co_matrix_dropout": SOME}),
+        (DOPED, {"co_matrix_dropout": SOME, "distillation": {"weight": 0.5, "temperature": 2.0}}),
         (DOPED, {"co_matrix_dropout": SOME | {"path": "overlay", "sharing": "element"}}),
         (Sparse(20), {"co_matrix_dropout": SOME}),
         (LowRank(2), {"contraction": "factored"}),
@@ -331,7 +338,8 @@ def test_a_gpu_replays_the_same_step(
         models.append(make_model(structure, dropout=0.2).double().cuda())
         torch.manual_seed(0)
         originals = {s.name: torch.randn(s.weight.shape, dtype=torch.float64).cuda() for s in slots(models[-1])}
-        run_training(models[-1], cuda_graph=cuda_graph, originals=originals, folder=tmp_path, epochs=3, **settings)
+        how = {"originals": originals, "teacher": make_model(seed=5).double(), "folder": tmp_path, "epochs": 3}
+        run_training(models[-1], cuda_graph=cuda_graph, **how, **settings)
         assert not any(event["event"] == "graph" for event in events(tmp_path))
     assert_same(*models)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dopant.train.checkpoint import State
+from dopant.train.checkpoint import States
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.descent import Descent
 from dopant.train.loss import training_loss
@@ -29,7 +29,7 @@ def can_record(device: torch.device) -> bool:
 
 
 class RecordedStep:
-    """Forward, loss, backward, clip and update of one process that learns from the text alone.
+    """Forward, loss, backward, clip and update of one process, with the teacher's forward if there is one.
 
     It is recorded when it is first needed, with and without row masks apart. Overlays are pruned in place, so that a
     replay sees their masks as they are. Dropout draws from torch's own generator as it is seeded when replayed.
@@ -39,10 +39,19 @@ class RecordedStep:
         settings: the clip.
         descent: moves the weights.
         row_masks: those of the model.
+        teacher: maps as `model` does; in evaluation mode, on the same device.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, descent: Descent, row_masks: RowMasks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSettings,
+        descent: Descent,
+        row_masks: RowMasks,
+        teacher: nn.Module | None = None,
+    ) -> None:
         self.model, self.settings, self.descent, self.row_masks = model, settings, descent, row_masks
+        self.teacher = teacher
         self.weights = [*model.parameters(), *model.buffers()]
         self.addresses = self._addresses()
         self.rate = next(model.parameters()).new_zeros(())
@@ -51,16 +60,17 @@ class RecordedStep:
         self.loaded: Callable[[], Tensor] | None = None
 
     @property
-    def state(self) -> State:
-        """(h, c) after the last replay: the next one overwrites it."""
-        return self.held[2], self.held[3]
+    def states(self) -> States:
+        """(h, c) of the model, and of the teacher if there is one, after the last replay; the next overwrites them."""
+        own, theirs = self.held[2:4], self.held[4:]
+        return {"state": (own[0], own[1])} | ({"teacher": (theirs[0], theirs[1])} if theirs else {})
 
-    def load(self, inputs: Tensor, targets: Tensor, state: State) -> None:
+    def load(self, inputs: Tensor, targets: Tensor, states: States) -> None:
         """Make ready for a replay, with the row masks that are drawn; record the step if it has not been yet.
 
         Args:
             inputs, targets: (time, batch) int64, of the same size in each call.
-            state: (h, c) before the step.
+            states: (h, c) before the step, as `states` has them.
 
         Raises:
             RuntimeError: the step cannot be recorded or replayed. Weights, masks and state are as before; but where the
@@ -68,13 +78,13 @@ class RecordedStep:
         """
         if self._addresses() != self.addresses:
             raise RuntimeError("the weights are no longer where they were when training began")
-        given = (inputs, targets, *state)
+        given = (inputs, targets, *states["state"], *states.get("teacher", ()))
         self.held = self.held or tuple(tensor.detach().clone() for tensor in given)
         for place, tensor in zip(self.held, given, strict=True):
             place.copy_(tensor)
         masked = self.row_masks.settle()
         if masked not in self.replays:
-            self.replays[masked] = self._record(state)
+            self.replays[masked] = self._record()
         self.loaded = self.replays[masked]
 
     def replay(self, rate: float) -> tuple[float, float]:
@@ -89,26 +99,32 @@ class RecordedStep:
         value, norm = self.loaded().tolist()
         return value, norm
 
-    def _record(self, state: State) -> Callable[[], Tensor]:
+    def _record(self) -> Callable[[], Tensor]:
         """The step as it is now. What it does while it is recorded is to change nothing: it is taken at rate 0."""
-        before = [part.clone() for part in state]  # which may be what is held
+        places = self.held[2:]
+        before = [part.clone() for part in places]
         self.rate.zero_()
         try:
             return record(self._step, self.rate.device)
         finally:
-            for place, part in zip(self.state, before, strict=True):
+            for place, part in zip(places, before, strict=True):
                 place.copy_(part)
 
     def _step(self) -> Tensor:
         """What is recorded; (2,): what `replay` returns. Everything that it reads or leaves is of fixed address."""
-        inputs, targets, *state = self.held
+        inputs, targets, *_ = self.held
         self.descent.clear()
-        logits, after = self.model(inputs, tuple(state))
-        loss, likelihood = training_loss(logits, targets, None, self.settings.distillation)
+        logits, after = self.model(inputs, self.states["state"])
+        soft = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                soft, theirs = self.teacher(inputs, self.states["teacher"])
+            after = (*after, *theirs)
+        loss, likelihood = training_loss(logits, targets, soft, self.settings.distillation)
         loss.backward()  # type: ignore[no-untyped-call]
         norm, clip = self.descent.norm(), self.settings.clip
         self.descent.step(self.rate * torch.clamp(clip / norm, max=1.0) if clip else self.rate)
-        for place, part in zip(state, after, strict=True):
+        for place, part in zip(self.held[2:], after, strict=True):
             place.copy_(part.detach())
         return torch.stack((likelihood, norm))
 

@@ -140,8 +140,8 @@ class _Training:
         self.forward = self.processes.wrapped(model)
         self.first_step = self.progress.step
         self.recorded: RecordedStep | None = None
-        if settings.cuda_graph and run.accelerator is None and self.teacher is None and can_record(device):
-            self.recorded = RecordedStep(model, settings, self.descent, self.row_masks)
+        if settings.cuda_graph and run.accelerator is None and can_record(device):
+            self.recorded = RecordedStep(model, settings, self.descent, self.row_masks, self.teacher)
         self.started = time.perf_counter() - self.progress.seconds
 
     def go(self) -> None:
@@ -218,7 +218,7 @@ class _Training:
         if self.recorded is None or early or self._checkpoint_due(step, within):
             return None
         try:
-            self.recorded.load(inputs, targets, self.states["state"])
+            self.recorded.load(inputs, targets, self.states)
         except RuntimeError as error:  # no reason to lose the run
             self.log.write("graph", step=step, failed=str(error).partition("\n")[0])
             self.recorded = None
@@ -229,7 +229,7 @@ class _Training:
         value, norm = recorded.replay(self.rate(self.progress.step))
         self._check("loss", value, epoch)
         self._check("gradient", norm, epoch)
-        self.states = {"state": recorded.state}
+        self.states = recorded.states
         return value
 
     def _end_epoch(self, epoch: int) -> None:

@@ -85,8 +85,8 @@ class TrainSettings(_Settings):
         contraction: `dense` forms W once a step and uses torch's fused LSTM, `factored` never forms it.
         trace_every: steps between two looks at the paths' sizes (0: once an epoch).
         tf32: multiply in TensorFloat-32 on a GPU that can, see `dopant.ops.precision`; evaluation never does.
-        cuda_graph: on one GPU without a teacher, record a step once and replay it, see `dopant.train.graph`: less
-            waiting for Python, the same numbers up to rounding.
+        cuda_graph: on one GPU, record a step once and replay it, see `dopant.train.graph`: less waiting for Python,
+            the same numbers up to rounding.
         checkpoint_every: steps between checkpoints (0: at the end of an epoch only).
     """
 
