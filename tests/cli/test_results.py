@@ -36,7 +36,7 @@ def test_arguments_arrive(pipeline: Pipeline, dopant: Run) -> None:
     more = ["--rows", "a, b*", "--seeds", "0,2", "--jobs", "3", "--device", "cuda", "--replace", "--runs", "elsewhere"]
     result = dopant("results", "experiments/x", "--corpus", "ptb", "--out", "here", *more)
     assert result.exit_code == 0
-    assert "there is no record yet" in result.stderr
+    assert "no record counts yet" in result.stderr
     given = recorded.arguments
     assert (given["experiment"], given["corpus"]) == (Path("experiments/x"), "ptb")
     assert (given["rows"], given["seeds"], given["jobs"]) == (["a", "b*"], [0, 2], 3)
@@ -56,13 +56,13 @@ def test_how_runs_stand() -> None:
         State("dense-seed0", "done", "made by commit abc", counts=True),
         State("lmf-seed0", "missing", "", make=True),
         State("pruning-seed0", "out of date", "epochs is 2, was 1", make=True),
-        State("dense-seed1", "done", "made by commit abc; its model is trained for lmf-seed1", counts=True, train=True),
+        State("dense-seed1", "done", "made by commit abc; its model is needed for lmf-seed1", counts=True, train=True),
     ]
     assert lines(states) == [
-        "dense-seed0    done                        made by commit abc",
+        "dense-seed0    done                         made by commit abc",
         "lmf-seed0      missing, to be made",
         "pruning-seed0  out of date, to be replaced  epochs is 2, was 1",
-        "dense-seed1    done, model to be trained   made by commit abc; its model is trained for lmf-seed1",
+        "dense-seed1    done, model to be trained    made by commit abc; its model is needed for lmf-seed1",
     ]
     assert counted(states[:3]) == "3 runs: 1 done, 1 missing, 1 out of date; 2 to be made now"
     models = ", for which 1 dense model is trained"

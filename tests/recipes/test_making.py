@@ -144,6 +144,16 @@ def test_a_table_tells_of_each_row_how_it_began(made: tuple[Path, Results, Any])
     assert factors.protocol.start == "dense"
 
 
+def test_losses_are_against_the_dense_row_that_others_began_with(write: Write, corpus: Corpus, tmp_path: Path) -> None:
+    """Though another one, trained on from it, stands before it."""
+    report = run(write("rows: {dense-on: [0], dense: [0]}\n"), tmp_path, corpus).report
+    assert report is not None
+    on, dense = report.rows
+    assert (on.label, dense.label) == ("Dense, trained on", "Dense")
+    assert dense.loss_percent is None
+    assert on.loss_percent == pytest.approx(100 * (on.perplexity_test / dense.perplexity_test - 1))
+
+
 def test_a_change_of_the_dense_recipe_makes_records_of_what_needs_it_out_of_date(place: Path, corpus: Corpus) -> None:
     """Not so one that changes no number; nor is a row concerned that needs no dense model."""
     dense = place / "experiment" / "dense.yaml"
@@ -188,6 +198,34 @@ def test_a_dense_model_that_is_there_is_used(place: Path, corpus: Corpus, snapsh
     assert snapshot(place / "records")["dense-seed1.json"] == before
 
 
+def test_a_dense_model_is_used_whatever_of_its_recipe_changes_no_number(place: Path, corpus: Corpus) -> None:
+    forget(place, "recovered-seed1")
+    change(place / "experiment" / "dense.yaml", "checkpoint_every: 10", "checkpoint_every: 0")
+    weights = place / "runs" / "dense-seed1" / "model.safetensors"
+    when = weights.stat().st_mtime_ns
+    assert worked_on(again(place, corpus, seeds=[1], rows=["recovered"])) == {"recovered-seed1": "make"}
+    assert weights.stat().st_mtime_ns == when
+
+
+def test_a_dense_model_that_was_trained_for_others_is_taken_when_its_own_record_is_made(
+    place: Path, corpus: Corpus
+) -> None:
+    change(place / "experiment" / "dense.yaml", "init: 0.2", "init: 0.2\n  dropout: 0.1")
+    forget(place, "dense-seed0", record=False)
+    found = again(place, corpus, seeds=[0], rows=["distilled"])
+    assert worked_on(found) == {"dense-seed0": "train", "distilled-seed0": "make"}
+    weights = place / "runs" / "dense-seed0" / "model.safetensors"
+    when = weights.stat().st_mtime_ns
+    assert worked_on(again(place, corpus, seeds=[0], rows=["dense"])) == {"dense-seed0": "make"}
+    assert weights.stat().st_mtime_ns == when
+    own = read_report(place / "runs" / "dense-seed0.run" / "report.json").rows[0].perplexity_test
+    assert record(place, "dense-seed0").rows[0].perplexity_test == own
+    run = record(place, "dense-seed0").run
+    assert run is not None
+    assert run.recipe["model"]["dropout"] == 0.1
+    assert state(again(place, corpus, dry_run=True), "distilled-seed0").state == "done"
+
+
 def test_a_dense_model_that_is_missing_is_trained_and_its_record_stays(
     place: Path, corpus: Corpus, snapshot: Snapshot
 ) -> None:
@@ -205,7 +243,7 @@ def test_a_dense_model_that_is_missing_is_trained_and_its_record_stays(
     assert tuple(heard[0]) == found.states
     assert worked_on(found) == {"recovered-seed0": "make", "dense-seed0": "train"}
     dense = state(found, "dense-seed0")
-    assert dense.why.endswith("; its model is trained for recovered-seed0; this record stays")
+    assert dense.why.endswith("; its model is needed for recovered-seed0; this record stays")
     assert (dense.state, dense.counts) == ("done", True)
     assert state(found, "recovered-seed0").why == "after dense-seed0"
     assert found.report is not None
@@ -305,9 +343,9 @@ def test_a_finished_model_of_another_dense_model_is_not_deleted_unasked(
     forget(place, "recovered-seed0", model=False)
     change(place / "experiment" / "dense.yaml", "init: 0.2", "init: 0.2\n  dropout: 0.1")
     before = snapshot(place)
-    with pytest.raises(
-        InputError, match=r"recovered-seed0 is a finished model made with another dense model, and there"
-    ):
+    told = "recovered-seed0 is a finished model made with another dense model, and there is no record of it"
+    assert f"{told}; it is in the way" in state(again(place, corpus, seeds=[0], dry_run=True), "recovered-seed0").why
+    with pytest.raises(InputError, match=told):
         again(place, corpus, seeds=[0])
     assert snapshot(place) == before
 
@@ -317,7 +355,7 @@ def test_a_dense_model_of_another_recipe_is_in_the_way(place: Path, corpus: Corp
     before = snapshot(place)
     model = place / "runs" / "dense-seed0"
     why = state(again(place, corpus, rows=["distilled"], dry_run=True), "dense-seed0").why
-    assert why.endswith(f"; {model} is of another recipe or text ({model}.run/recipe.yaml), and is in the way")
+    assert why.endswith(f"; {model} is of another recipe or text ({model}.run/recipe.yaml); it is in the way")
     with pytest.raises(InputError, match=rf"{model} is of another recipe or text .*, or name dense in --rows too"):
         again(place, corpus, rows=["distilled"])
     assert snapshot(place) == before
@@ -341,7 +379,7 @@ def test_a_dense_model_of_another_text_is_in_the_way(place: Path, corpus: Corpus
     )
     assert snapshot(place) == before
     look = again(place, corpus, rows=["distilled"], replace=True, dry_run=True)
-    assert state(look, "dense-seed0").why.endswith("recipe.yaml), and is thrown away")
+    assert state(look, "dense-seed0").why.endswith("recipe.yaml); it is thrown away")
     again(place, corpus, rows=["distilled"], replace=True)
     assert snapshot(place)["records/dense-seed0.json"] == before["records/dense-seed0.json"]
     assert read_report(place / "runs" / "dense-seed0.run" / "report.json").protocol.checksum == corpus.checksum

@@ -116,6 +116,13 @@ def test_a_label_tells_rows_of_one_method_apart(changes: dict[str, Any], expecte
     assert label(recipe_from({**changes, "model": model})) == expected
 
 
+@pytest.mark.parametrize(("method", "tells"), [("doped-lmf", True), ("pruning", True), ("lmf", False)])
+def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) -> None:
+    recipe = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6}}})
+    assert label(recipe) == label(recipe, usual_end=0.6)
+    assert label(recipe, usual_end=0.5) == label(recipe) + ", pruned until 60%" * tells
+
+
 def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the card of {device}")
     assert device_name("cuda:1") == "the card of cuda:1"

@@ -91,6 +91,17 @@ def test_a_row_of_several_seeds_is_their_mean_and_its_loss_is_seed_by_seed(repor
     assert "mean ± standard deviation" in table
 
 
+def test_losses_are_against_the_dense_row_that_is_named(report: Report) -> None:
+    dense, pruning, *_ = apart(report)
+    worse = dense.model_copy(update={"rows": (dense.rows[0].model_copy(update={"perplexity_test": 80.0}),)})
+    runs = {"trained-on": [worse], "dense": [dense], "pruning": [pruning]}
+    losses = [row.loss_percent for row in join_seeds(runs, "dense").rows]
+    assert losses == [pytest.approx(100 * (80.0 / 41.29 - 1)), None, pytest.approx(100 * (44.49 / 41.29 - 1))]
+    assert [row.loss_percent is None for row in join_seeds(runs).rows] == [True, False, False]
+    absent = {name: reports for name, reports in runs.items() if name != "dense"}
+    assert [row.loss_percent for row in join_seeds(absent, "dense").rows] == [None, None]
+
+
 def test_one_seed_makes_the_table_that_join_makes(report: Report) -> None:
     runs = apart(report)
     assert markdown_table(join_seeds({str(i): [run] for i, run in enumerate(runs)})) == markdown_table(join(runs))

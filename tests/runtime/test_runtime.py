@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,15 +83,61 @@ def test_a_stepper_says_what_steps_say(path: str) -> None:
         stepper.x[:] = x
         np.testing.assert_array_equal(stepper.step(), expected)
         np.testing.assert_array_equal(stepper.y, expected)
-    np.testing.assert_array_equal(
-        lstm.stepper(stepper.state).step(), lstm.step(np.zeros((2, 24), np.float32), state)[0]
-    )
+    following = lstm.step(np.zeros((2, 24), np.float32), state)[0]
+    np.testing.assert_array_equal(lstm.stepper(stepper.state).step(), following)
     same = lstm.stepper(state, carry=False)
     same.x[:] = 0.5
     np.testing.assert_array_equal(same.step().copy(), same.step())
     np.testing.assert_array_equal(same.state.arrays()[1], lstm.step(same.x, state)[1].arrays()[1])
-    with pytest.raises(InputError, match="belongs to another model"):
-        Runtime(made()).lstm.stepper(state)
+    assert lstm.stepper().step().shape == (1, 24)
+
+
+def test_a_stepper_lives_by_itself(path: str) -> None:
+    """Without its runtime, and beside others in threads."""
+    lstm = Runtime(made()).lstm
+    expected = lstm.step(np.ones((1, 24), np.float32))[0]
+    steppers = [lstm.stepper() for _ in range(4)]
+    del lstm
+    gc.collect()
+
+    def run(stepper: Any) -> np.ndarray[Any, Any]:
+        stepper.x[:] = 1.0
+        first = stepper.step().copy()
+        for _ in range(50):
+            stepper.step()
+        return np.stack([first, stepper.y])
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run, steppers))
+    np.testing.assert_array_equal(results[0][0], expected)
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_what_a_stepper_refuses(path: str) -> None:
+    runtime = Runtime(made())
+    stepper = runtime.lstm.stepper(2)
+    for array in (stepper.x, stepper.y):  # the kernels would write where it was
+        with pytest.raises(ValueError, match="does not own its data"):
+            array.resize((40, 24))
+    stepper.x += 1.0
+    assert stepper.x.min() == 1.0
+    with pytest.raises(InputError, match=r"as in stepper.x\[:\] = values"):
+        stepper.x = np.ones((2, 24), np.float32)
+    with pytest.raises(AttributeError):
+        stepper.state = runtime.initial(2)
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(InputError, match=r"begin another one with stepper\.state"):
+            copied(stepper)
+    for state in (Runtime(made()).initial(2), (np.zeros(1), np.zeros(1))):
+        with pytest.raises(InputError, match="belongs to another model"):
+            runtime.lstm.stepper(state)
+    for batch, told in (
+        (0, "1 or more, got 0"),
+        (True, "1 or more, got True"),
+        (2**31, "below 2\\^31, got 2147483648"),
+    ):
+        with pytest.raises(InputError, match=told):
+            runtime.lstm.stepper(batch)
 
 
 def test_a_score_is_the_log_likelihood(path: str) -> None:

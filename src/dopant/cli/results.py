@@ -107,15 +107,15 @@ def results(
     elif dry_run:
         say(counted(found.states), quiet=quiet)
     elif found.report is None:
-        say("there is no record yet, so there is no table", quiet=quiet)
+        say("no record counts yet, so there is no table", quiet=quiet)
     else:
         show_report(found.report, as_json=False)
 
 
 def lines(states: Sequence[State]) -> list[str]:
     """A line a run: its name, how it stands, why, and whether it is made now."""
-    name = max((len(state.run) for state in states), default=0)
-    return [f"{state.run:{name}}  {word(state):26}  {state.why}".rstrip() for state in states]
+    name, stands = (max((len(f(s)) for s in states), default=0) for f in (lambda s: s.run, word))
+    return [f"{state.run:{name}}  {word(state):{stands}}  {state.why}".rstrip() for state in states]
 
 
 def word(state: State) -> str:

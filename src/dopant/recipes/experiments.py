@@ -70,8 +70,8 @@ class ExperimentFile(_Section):
     Args:
         description: for the reader.
         rows: by the name of a recipe, without .yaml, its seeds; in the order of the table.
-        dense: the dense row whose models those rows start from or learn from that need a trained one, seed by seed;
-            null for the only one.
+        dense: the dense row that losses are against, and whose models those rows start from or learn from that need a
+            trained one, seed by seed; null for the only one.
         sweep: over the factor; null for none.
     """
 
@@ -113,7 +113,8 @@ class Experiment:
         trials: every run, those of the table first, of these the first seed of every row first.
         rows: names of the table's rows in their order.
         swept: by the name of a recipe, names of the rows that make up its line in the picture.
-        dense: name of the dense row whose models others start from or learn from; None where no row does.
+        dense: name of the dense row whose models others start from or learn from, and that losses are against; None
+            where none is named and no row needs one, and losses are against the first.
     """
 
     name: str

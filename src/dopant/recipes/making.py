@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dopant.data import Corpus
-from dopant.errors import DopantError, InputError
+from dopant.errors import DopantError
 from dopant.recipes.experiments import Experiment, Trial
 from dopant.recipes.places import Places
-from dopant.recipes.read import resolved_yaml
+from dopant.recipes.read import read_recipe, resolved_yaml
 from dopant.recipes.schema import Recipe
-from dopant.recipes.states import State, state_of
+from dopant.recipes.states import State, changed, kept_settings, state_of
 from dopant.report.report import read_report
 
 
@@ -47,9 +47,9 @@ def to_be_made(
         if state.state == "missing" and not state.make:
             states[name] = _told(dataclasses.replace(state, make=True), f"its model is needed for {others}")
         elif not state.make and not is_ready(trials[name], folder, text):
-            why = f"its model is trained for {others}; this record stays"
+            why = f"its model is needed for {others}; this record stays"
             states[name] = _told(dataclasses.replace(state, train=True), why)
-    going_on = goes_on(experiment, states, folder)
+    going_on = goes_on(experiment, states, folder, text, replace=replace)
     for trial in experiment.trials:
         state = states[trial.name]
         if is_worked_on(state):
@@ -58,10 +58,13 @@ def to_be_made(
     return states
 
 
-def goes_on(experiment: Experiment, states: Mapping[str, State], folder: Path) -> set[str]:
+def goes_on(
+    experiment: Experiment, states: Mapping[str, State], folder: Path, text: Corpus | DopantError, *, replace: bool
+) -> set[str]:
     """Names of the runs that go on with what is in their folders, or take it if it is done; others begin anew.
 
-    Nothing goes on that was begun with a dense model which is itself thrown away.
+    What is done is taken where there is no record of it, or where it is what the record should be of, as a dense model
+    that was trained for others. Nothing goes on that was begun with a dense model which is itself thrown away.
     """
     found: set[str] = set()
     thrown_away: set[str] = set()
@@ -70,7 +73,10 @@ def goes_on(experiment: Experiment, states: Mapping[str, State], folder: Path) -
     for trial in sorted(worked_on, key=lambda trial: trial.recipe.needs_dense):
         places, dense = Places(folder / trial.name), experiment.dense_of(trial)
         same = is_of(places, trial.recipe) and (dense is None or dense.name not in thrown_away)
-        if same and (not places.finished or states[trial.name].state == "missing"):
+        taken = states[trial.name].state == "missing" or (
+            dense is None and not replace and is_ready(trial, folder, text)
+        )
+        if same and (taken or not places.finished):
             found.add(trial.name)
         elif is_there(places):
             thrown_away.add(trial.name)
@@ -93,21 +99,30 @@ def is_of(places: Places, recipe: Recipe) -> bool:
 
 
 def is_ready(trial: Trial, folder: Path, text: Corpus | DopantError) -> bool:
-    """Whether a run's model is there, of its recipe and of this text, if there is one."""
+    """Whether a run's model is there, of this text if there is one, of its recipe but for what changes no number."""
     places = Places(folder / trial.name)
-    if not places.finished or not is_of(places, trial.recipe):
+    if not places.finished:
         return False
     try:
-        return not isinstance(text, Corpus) or read_report(places.report).protocol.checksum == text.checksum
-    except InputError:
+        made = read_recipe(places.recipe)
+        checksum = read_report(places.report).protocol.checksum
+    except DopantError:
         return False
+    same = made.seed == trial.seed and not changed(kept_settings(made), trial.recipe)
+    return same and (not isinstance(text, Corpus) or checksum == text.checksum)
 
 
-def unfit(places: Places) -> str:
-    """Why the model in a run's places is not the one that is needed."""
-    if places.finished:
+def in_the_way(trial: Trial, state: State, folder: Path) -> str:
+    """What is wrong with a finished model that would be thrown away, though nobody has asked for that; "" for none."""
+    places = Places(folder / trial.name)
+    if state.state == "missing" and places.finished:
+        of = "made with another dense model" if is_of(places, trial.recipe) else f"of another recipe ({places.recipe})"
+        return f"{places.model} is a finished model {of}, and there is no record of it"
+    if state.train and places.finished:
         return f"{places.model} is of another recipe or text ({places.recipe})"
-    return f"{places.model} has no finished run beside it ({places.run}) to tell its recipe and text"
+    if state.train and places.model.exists():
+        return f"{places.model} has no finished run beside it ({places.run}) to tell its recipe and text"
+    return ""
 
 
 def _needed(experiment: Experiment, states: Mapping[str, State]) -> dict[str, list[str]]:
@@ -123,8 +138,8 @@ def _needed(experiment: Experiment, states: Mapping[str, State]) -> dict[str, li
 def _lost(trial: Trial, state: State, folder: Path, *, replace: bool) -> str:
     """What is thrown away, though nobody has asked for that by name, when this run begins anew."""
     places = Places(folder / trial.name)
-    if state.train and places.model.exists():
-        return f"{unfit(places)}, and is {'thrown away' if replace else 'in the way'}"
+    if found := in_the_way(trial, state, folder):
+        return f"{found}; it is {'thrown away' if replace else 'in the way'}"
     if places.finished or not places.recipe.exists():
         return ""
     of = "begun with another dense model" if is_of(places, trial.recipe) else "of another recipe"

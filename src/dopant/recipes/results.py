@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import torch
 from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
-from dopant.recipes.making import goes_on, is_of, is_there, is_worked_on, to_be_made, unfit
+from dopant.recipes.making import goes_on, in_the_way, is_there, is_worked_on, to_be_made
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.run import check_device, label
@@ -124,7 +125,7 @@ def results(
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
     # to be told after hours of training would be late
     _read_alike([t for t in found.trials if states[t.name].counts and not states[t.name].make], records)
-    going_on = goes_on(found, states, folder)
+    going_on = goes_on(found, states, folder, text, replace=replace)
     work = []
     for trial in wanted:
         _check_in_the_way(trial, states[trial.name], folder, resume=trial.name in going_on, replace=replace)
@@ -238,16 +239,12 @@ def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:
 
 def _check_in_the_way(trial: Trial, state: State, folder: Path, *, resume: bool, replace: bool) -> None:
     """See that no finished model is thrown away of which there is no record, or which is not to be made."""
-    places = Places(folder / trial.name)
-    if resume or replace:
-        return
-    way_out = "move it away, choose another place with --runs, or start anew with --replace"
-    if state.state == "missing" and places.finished:
-        of = "made with another dense model" if is_of(places, trial.recipe) else f"of another recipe ({places.recipe})"
-        raise InputError(f"{places.model} is a finished model {of}, and there is no record of it; {way_out}")
-    if state.train and places.model.exists():
-        too = f", or name {trial.row} in --rows too" if state.state == "out of date" else ""
-        raise InputError(f"{unfit(places)}, and another model of {trial.name} is needed; {way_out}{too}")
+    found = "" if resume or replace else in_the_way(trial, state, folder)
+    if found:
+        needed = f", and another model of {trial.name} is needed" if state.train else ""
+        too = f", or name {trial.row} in --rows too" if state.train and state.state == "out of date" else ""
+        way_out = "move it away, choose another place with --runs, or start anew with --replace"
+        raise InputError(f"{found}{needed}; {way_out}{too}")
 
 
 def _job(
@@ -288,16 +285,19 @@ def _tables(
 ) -> tuple[Report | None, Report | None]:
     """All records that count as the table, those of the sweep as a second one with its picture."""
     counting = [trial for trial in experiment.trials if state_of(trial, experiment, records, text).counts]
+    ends = [trial.recipe.training.sparsify.end for trial in experiment.trials if trial.recipe.prunes]
+    usual_end = statistics.mode(ends) if ends else None
     kept: dict[str, list[Report]] = {}
     for trial, report in zip(counting, _read_alike(counting, records), strict=True):
         (row,) = report.rows  # labels follow what rows differ in, which may have come later
-        today = report.model_copy(update={"rows": (row.model_copy(update={"label": label(trial.recipe)}),)})
+        told = label(trial.recipe, usual_end=usual_end)
+        today = report.model_copy(update={"rows": (row.model_copy(update={"label": told}),)})
         kept.setdefault(trial.row, []).append(today)
     table = {row: kept[row] for row in experiment.rows if row in kept}
-    joined = join_seeds(table) if table else None
+    joined = join_seeds(table, experiment.dense) if table else None
     points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
-    factors = join_seeds({**dense, **points}) if any(row not in table for row in points) else None
+    factors = join_seeds({**dense, **points}, experiment.dense) if any(row not in table for row in points) else None
     if write and joined is not None:
         write_report(joined, records / "report.json")
     if write and factors is not None:

@@ -331,8 +331,13 @@ LABELS = {
 }
 
 
-def label(recipe: Recipe) -> str:
-    """The method's name for readers, with what sets this run apart."""
+def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
+    """The method's name for readers, with what sets this run apart.
+
+    Args:
+        recipe: of the run.
+        usual_end: where most others stop pruning, as a fraction of training; None to leave this out.
+    """
     distillation, dropout = recipe.training.distillation, recipe.training.co_matrix_dropout
     name = LABELS.get(recipe.method, recipe.method) + _layout(recipe)
     if dropout.rate > 0.0:
@@ -342,6 +347,9 @@ def label(recipe: Recipe) -> str:
     usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
     if recipe.model.dropout != usual["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
+    end = recipe.training.sparsify.end
+    if recipe.prunes and usual_end is not None and end != usual_end:
+        name += f", pruned until {end:.0%}"
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
     if distillation.weight > 0.0:

@@ -206,6 +206,11 @@ class Recipe(_Section):
         return all(method_named(name).joint for name in methods)
 
     @property
+    def prunes(self) -> bool:
+        """Whether its method has non-zeros that are pruned in training: an overlay, or a pruned matrix."""
+        return self.method == "pruning" or self.method.startswith("doped-")
+
+    @property
     def needs_dense(self) -> bool:
         """Whether a trained dense model is needed, to start from it or to learn from its predictions."""
         return self.start == "dense" or self.training.distillation.weight > 0.0

@@ -80,9 +80,9 @@ def state_of(trial: Trial, experiment: Experiment, records: Path, text: Corpus |
     if isinstance(text, Corpus) and protocol.checksum != text.checksum:
         other_text = f"the text has sha256 {text.checksum[:12]} now"
     if run is None:
-        differing = _contradictions(record, trial.recipe)
-        if differing:
-            return found("older code", f"{made}, of another recipe: {differing}")
+        contradicted = _contradictions(record, trial.recipe)
+        if contradicted:
+            return found("older code", f"{made}, of another recipe: {contradicted}")
         if other_text:
             return found("older code", f"{made}, on another text: {other_text}")
         return found("older code", f"{made}, which did not note its recipe", counts=True)
@@ -90,11 +90,11 @@ def state_of(trial: Trial, experiment: Experiment, records: Path, text: Corpus |
         return found("another's", f"{file} is the record of {run.experiment}, {run.row}, seed {run.seed}")
     theirs = (protocol.versions.dopant, protocol.commit, protocol.dirty)
     other_code = theirs != (version.VERSION, code, False)
-    changed = ", ".join(
-        filter(None, [_changed(run.recipe, trial.recipe), _other_dense(run, trial, experiment), other_text])
+    differing = ", ".join(
+        filter(None, [changed(run.recipe, trial.recipe), _other_dense(run, trial, experiment), other_text])
     )
-    if changed:
-        return found("out of date", f"{changed}; {made}", other_code=other_code)
+    if differing:
+        return found("out of date", f"{differing}; {made}", other_code=other_code)
     return found("done", made, counts=True, other_code=other_code)
 
 
@@ -115,8 +115,8 @@ def _contradictions(record: Report, recipe: Recipe) -> str:
     return ", ".join(f"{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key])
 
 
-def _changed(kept: dict[str, Any], recipe: Recipe) -> str:
-    """What is set otherwise now; a key that is new since then had its default."""
+def changed(kept: dict[str, Any], recipe: Recipe) -> str:
+    """What is set otherwise now, of what changes numbers; a key that is new since then had its default."""
     try:
         before = flat(recipe_from(kept))
     except RecipeError:
@@ -134,5 +134,5 @@ def _other_dense(run: ExperimentRun, trial: Trial, experiment: Experiment) -> st
         return ""  # if it needed one, its own recipe has changed
     if run.dense is None:
         return "it does not say of which dense model it is"
-    changed = _changed(run.dense, dense.recipe)
-    return f"of {dense.row}, which it needs: {changed}" if changed else ""
+    differing = changed(run.dense, dense.recipe)
+    return f"of {dense.row}, which it needs: {differing}" if differing else ""

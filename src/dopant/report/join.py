@@ -24,18 +24,21 @@ def join(reports: Sequence[Report]) -> Report:
     return Report(protocol=common_protocol(reports), rows=with_losses(rows))
 
 
-def join_seeds(runs: Mapping[str, Sequence[Report]]) -> Report:
+def join_seeds(runs: Mapping[str, Sequence[Report]], dense: str | None = None) -> Report:
     """Runs of one row each, by the row's name: a row is the mean of its seeds, with each seed's numbers beside it.
 
-    The loss of a seed is that against the dense row of the same seed; the first dense row is the one meant.
+    Args:
+        runs: of each row.
+        dense: name of the row that losses are against, each seed's against the same seed; None for the first dense one.
 
     Raises:
         InputError: no run, or runs whose perplexities cannot be compared.
     """
     check_alike([report for reports in runs.values() for report in reports])
-    dense = next((reports for reports in runs.values() if reports and reports[0].rows[0].dense), ())
-    bases = {report.protocol.seed: report.rows[0].perplexity_test for report in dense}
-    rows = [_mean_row(name, reports, {} if reports is dense else bases) for name, reports in runs.items() if reports]
+    if dense is None:
+        dense = next((name for name, reports in runs.items() if reports and reports[0].rows[0].dense), None)
+    bases = {report.protocol.seed: report.rows[0].perplexity_test for report in runs.get(dense or "", ())}
+    rows = [_mean_row(name, reports, {} if name == dense else bases) for name, reports in runs.items() if reports]
     return Report(protocol=common_protocol([reports[0] for reports in runs.values() if reports]), rows=tuple(rows))
 
 

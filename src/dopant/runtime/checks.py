@@ -17,9 +17,11 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def check_batch(batch: object) -> None:
-    """Raise InputError unless it is a whole number of 1 or more."""
+    """Raise InputError unless it is a whole number of 1 or more, which the kernels have 32 bits for."""
     if not isinstance(batch, (int, np.integer)) or isinstance(batch, bool) or batch < 1:
         raise InputError(f"batch must be 1 or more, got {batch!r}")
+    if batch >= 2**31:
+        raise InputError(f"batch must be below 2^31, got {batch}")
 
 
 def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
@@ -45,6 +47,18 @@ def check_state(state: Any, lstm: object, batch: int) -> None:
         raise InputError(f"{what}; start with `initial(batch)` or `state(h, c)`")
     if state.batch != batch:
         raise InputError(f"the state is of {state.batch} sequences, x of {batch}")
+
+
+def first_state(lstm: Any, state: Any) -> Any:
+    """A state of this LSTM to begin with: the one that is given, or zeros for a batch, of one for None.
+
+    Raises:
+        InputError: it is another LSTM's state, or a batch below 1.
+    """
+    if state is None or isinstance(state, (int, np.integer)):
+        return lstm.initial(1 if state is None else state)
+    check_state(state, lstm, getattr(state, "batch", 0))
+    return state
 
 
 def check_parts(h: Floats, c: Floats, shapes: Shapes) -> int:

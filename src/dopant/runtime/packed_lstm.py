@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dopant.errors import InputError
 from dopant.layers import LSTM
-from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
+from dopant.runtime.checks import check_batch, check_input, check_parts, check_state, first_state
 from dopant.runtime.handle import Floats, Handle, check, float_array, memory_of, pointer
 from dopant.runtime.packed import PackedWeight, Packer, Precision
 from dopant.runtime.state import State
@@ -130,15 +130,13 @@ class PackedLSTM:
         memory, state = self._run(x, steps, batch, state)
         return np.ndarray((steps, batch, self.width), _FLOAT32, memory), state
 
-    def stepper(self, state: State | int = 1, *, carry: bool = True) -> Stepper:
-        """Steps in memory of their own, from a state on, or from zeros for a batch: see `Stepper`.
+    def stepper(self, state: State | int | None = None, *, carry: bool = True) -> Stepper:
+        """Steps in memory that is set up once, from a state on, or from zeros for a batch (of one): see `Stepper`.
 
         Raises:
             InputError: it is another LSTM's state, or a batch below 1.
         """
-        before = state if isinstance(state, State) else self.initial(state)
-        check_state(before, self, before.batch)
-        return Stepper(before, carry=carry)
+        return Stepper(first_state(self, state), carry=carry)
 
     def _run(self, x: Floats, steps: int, batch: int, state: State | None) -> tuple[Floats, State]:
         """Memory that begins with y, and the state. Short, for it runs at each step, which takes ten microseconds."""

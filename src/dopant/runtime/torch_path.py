@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dopant.layers import LSTM
-from dopant.runtime.checks import check_batch, check_input, check_parts, check_state
+from dopant.runtime.checks import check_batch, check_input, check_parts, check_state, first_state
 from dopant.runtime.handle import Floats
+from dopant.runtime.stepper import AnyStepper
 from dopant.structures import StructuredWeight
 
 
@@ -103,38 +104,31 @@ class TorchLSTM:
             y, (h, c) = self.lstm(torch.tensor(x), (before.h, before.c))
         return _numpy(y), TorchState(h, c, self)
 
-    def stepper(self, state: TorchState | int = 1, *, carry: bool = True) -> TorchStepper:
-        """Steps in memory of their own, from a state on, or from zeros for a batch."""
-        before = state if isinstance(state, TorchState) else self.initial(state)
-        check_state(before, self, before.batch)
-        return TorchStepper(before, carry=carry)
+    def stepper(self, state: TorchState | int | None = None, *, carry: bool = True) -> TorchStepper:
+        """Steps in memory that is set up once, from a state on, or from zeros for a batch."""
+        return TorchStepper(first_state(self, state), carry=carry)
 
 
-class TorchStepper:
+class TorchStepper(AnyStepper):
     """As Stepper."""
 
+    __slots__ = ("_after", "_before")
+
     def __init__(self, state: TorchState, *, carry: bool = True) -> None:
-        lstm, batch = state.lstm, state.batch
-        self.state = self._before = state
-        self._carry = carry
-        self._x: Floats = np.zeros((batch, lstm.inputs), np.float32)
-        self._y: Floats = np.zeros((batch, lstm.lstm.output_size * lstm.lstm.directions), np.float32)
-
-    @property
-    def x(self) -> Floats:
-        """(batch, in) to be written to."""
-        return self._x
-
-    @property
-    def y(self) -> Floats:
-        """(batch, directions·out), which each step writes."""
-        return self._y
+        layers = state.lstm.lstm
+        super().__init__(state.batch, layers.input_size, layers.output_size * layers.directions)
+        self._after = state
+        self._before = None if carry else state
 
     def step(self) -> Floats:
         """Read `x`, go on to the next state, and return `y`."""
-        before = self.state if self._carry else self._before
-        self._y[:], self.state = before.lstm.step(self._x, before)
+        self._y[:], self._after = self._after.lstm.step(self._x, self._before or self._after)
         return self._y
+
+    @property
+    def state(self) -> TorchState:
+        """The state after the last step, or before the first."""
+        return self._after
 
 
 def _bytes(module: torch.nn.Module) -> int:
