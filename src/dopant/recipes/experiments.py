@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,12 @@ class Experiment:
     rows: tuple[str, ...]
     swept: Mapping[str, tuple[str, ...]]
     dense: str | None = None
+
+    @property
+    def usual_end(self) -> float | None:
+        """Where most runs stop pruning, as a fraction of training; None where none prunes."""
+        ends = [trial.recipe.training.sparsify.end for trial in self.trials if trial.recipe.prunes]
+        return statistics.mode(ends) if ends else None
 
     def dense_of(self, trial: Trial) -> Trial | None:
         """The run of the same seed whose model this one starts from or learns from; None where it needs none."""

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -285,12 +284,10 @@ def _tables(
 ) -> tuple[Report | None, Report | None]:
     """All records that count as the table, those of the sweep as a second one with its picture."""
     counting = [trial for trial in experiment.trials if state_of(trial, experiment, records, text).counts]
-    ends = [trial.recipe.training.sparsify.end for trial in experiment.trials if trial.recipe.prunes]
-    usual_end = statistics.mode(ends) if ends else None
     kept: dict[str, list[Report]] = {}
     for trial, report in zip(counting, _read_alike(counting, records), strict=True):
         (row,) = report.rows  # labels follow what rows differ in, which may have come later
-        told = label(trial.recipe, usual_end=usual_end)
+        told = label(trial.recipe, usual_end=experiment.usual_end)
         today = report.model_copy(update={"rows": (row.model_copy(update={"label": told}),)})
         kept.setdefault(trial.row, []).append(today)
     table = {row: kept[row] for row in experiment.rows if row in kept}
