@@ -52,7 +52,8 @@ class RecordedStep:
     ) -> None:
         self.model, self.settings, self.descent, self.row_masks = model, settings, descent, row_masks
         self.teacher = teacher
-        self.weights = [*model.parameters(), *model.buffers()]
+        read = [model] if teacher is None else [model, teacher]
+        self.weights = [tensor for module in read for tensor in (*module.parameters(), *module.buffers())]
         self.addresses = self._addresses()
         self.rate = next(model.parameters()).new_zeros(())
         self.held: tuple[Tensor, ...] = ()
