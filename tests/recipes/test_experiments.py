@@ -140,6 +140,17 @@ def ramps(trials: tuple[Trial, ...]) -> set[str]:
     }
 
 
+def test_the_usual_end_of_pruning_is_that_of_most_rows(tmp_path: Path) -> None:
+    """Not of most runs, nor of rows that do not prune."""
+    for row, method, end in (("a", "pruning", 0.3), ("b", "doped-lmf", 0.3), ("c", "pruning", 0.6), ("d", "lmf", 0.7)):
+        text = f"method: {method}\nmodel: tiny\ntraining: {{sparsify: {{end: {end}}}}}\n"
+        (tmp_path / f"{row}.yaml").write_text(text)
+    (tmp_path / FILE).write_text("rows: {a: [0], b: [0], c: [0, 1, 2], d: [0, 1, 2, 3]}\n")
+    assert read_experiment(tmp_path).usual_end == 0.3
+    (tmp_path / FILE).write_text("rows: {d: [0]}\n")
+    assert read_experiment(tmp_path).usual_end is None
+
+
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     """Equal schedules (refused otherwise), ramps that begin alike, few dropouts, a label a row, every plan possible."""

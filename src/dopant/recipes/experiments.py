@@ -128,8 +128,9 @@ class Experiment:
 
     @property
     def usual_end(self) -> float | None:
-        """Where most runs stop pruning, as a fraction of training; None where none prunes."""
-        ends = [trial.recipe.training.sparsify.end for trial in self.trials if trial.recipe.prunes]
+        """Where most rows stop pruning, whatever their seeds, as a fraction of training; None where none prunes."""
+        recipes = {trial.base: trial.recipe for trial in self.trials if trial.recipe.prunes}
+        ends = [recipe.training.sparsify.end for recipe in recipes.values()]
         return statistics.mode(ends) if ends else None
 
     def dense_of(self, trial: Trial) -> Trial | None:
