@@ -1,4 +1,5 @@
-// Weights made of weights: a sum (doped), a stack by rows (hybrid, gates), a product (low rank).
+// Weights made of weights: a sum (doped), a stack by rows (hybrid, gates), weights side by side (a wide sparse one), a product
+// (low rank).
 #pragma once
 
 #include <array>
@@ -79,6 +80,33 @@ class Stack final : public Weight {
     int rows = 0;
     for (const auto& part : parts) rows += part->rows;
     return rows;
+  }
+  std::vector<WeightPointer> parts_;
+};
+
+class Beside final : public Weight {
+ public:
+  explicit Beside(std::vector<WeightPointer> parts) : Weight(parts.at(0)->rows, total_columns(parts)), parts_(std::move(parts)) {}
+  void apply(const float* x, float* y, int lanes) const override {
+    for (const auto& part : parts_) {
+      part->apply(x, y, lanes);
+      x += static_cast<size_t>(part->columns) * lanes;
+    }
+  }
+  void row(int i, float* out) const override {
+    for (const auto& part : parts_) {
+      part->row(i, out);
+      out += part->columns;
+    }
+  }
+  int most_singly() const override { return most_singly_of(parts_); }
+  size_t bytes() const override { return Sum::bytes_of(parts_); }
+
+ private:
+  static int total_columns(const std::vector<WeightPointer>& parts) {
+    int columns = 0;
+    for (const auto& part : parts) columns += part->columns;
+    return columns;
   }
   std::vector<WeightPointer> parts_;
 };

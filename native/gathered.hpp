@@ -14,14 +14,6 @@ inline Vec<N> gathered(const float* from, const Place* at) {
   return v;
 }
 
-#if defined(__AVX512F__)
-template <>
-inline Vec<16> gathered<16>(const float* from, const uint16_t* at) {
-  const __m256i places = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-  return (Vec<16>)_mm512_i32gather_ps(_mm512_cvtepu16_epi32(places), from, 4);
-}
-#endif
-
 #if defined(__AVX2__)
 // Loads decide how fast, and the gather instruction takes longer than these: four places in one, then each number in all
 // lanes, of which blends, that many ports can do, keep one.
@@ -37,6 +29,13 @@ inline Vec<8> gathered<8>(const float* from, const uint16_t* at) {
     return _mm256_blend_ps(even, odd, 0xaa);
   };
   return (Vec<8>)_mm256_blend_ps(four(lower), four(upper), 0xf0);
+}
+#endif
+
+#if defined(__AVX512F__)
+template <>
+inline Vec<16> gathered<16>(const float* from, const uint16_t* at) {
+  return join<8>(gathered<8>(from, at), gathered<8>(from, at + 8));
 }
 #endif
 

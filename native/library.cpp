@@ -57,21 +57,27 @@ std::vector<WeightPointer> weights(const void* const* handles, int count) {
   return result;
 }
 
-template <class T, class Index>
-WeightPointer make_sparse_with(int rows, int columns, bool lookup, const int64_t* starts, const int32_t* column_of,
-                               const T* values, const float* scales, bool fast) {
-  if (lookup) return std::make_shared<SparseLookup<T, Index>>(rows, columns, starts, column_of, values, scales);
-  return std::make_shared<Sparse<T, Index>>(rows, columns, starts, column_of, values, scales, fast);
-}
-
+// In strips of as many columns as a kernel can tell apart.
 template <class T>
 WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* starts, const int32_t* column_of,
                           const T* values, const float* scales, bool fast) {
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
   if (starts[rows] > most)
     throw std::length_error(std::to_string(starts[rows]) + " non-zeros, " + std::to_string(most) + " at most");
-  auto* make = columns <= 65536 ? make_sparse_with<T, uint16_t> : make_sparse_with<T, uint32_t>;
-  return make(rows, columns, lookup, starts, column_of, values, scales, fast);
+  std::vector<WeightPointer> strips;
+  for (int64_t first = 0; first == 0 || first < columns; first += kMostSparseColumns) {
+    const int width = static_cast<int>(std::min<int64_t>(kMostSparseColumns, columns - first));
+    std::vector<Entry<T>> entries;
+    for (int r = 0; r < rows; ++r)
+      for (int64_t i = starts[r]; i < starts[r + 1]; ++i)
+        if (const int64_t column = column_of[i] - first; column >= 0 && column < width)
+          entries.push_back({r, static_cast<uint16_t>(column), values[i]});
+    if (lookup)
+      strips.push_back(std::make_shared<SparseLookup<T>>(rows, width, entries, scales));
+    else
+      strips.push_back(std::make_shared<Sparse<T>>(rows, width, entries, scales, fast));
+  }
+  return strips.size() == 1 ? strips.front() : std::make_shared<Beside>(std::move(strips));
 }
 
 // f(part of the state, the same in h or c, how many sequences, of what width) for all parts.

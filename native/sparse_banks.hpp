@@ -7,7 +7,7 @@
 // of any matrix (sparse_panels.hpp) take four. 64 slots are one permute (of two registers at once) and one dot instruction
 // for each digit. Four units of a bank, 64 rows, lie together and share the loads of x. Lanes come one after the other,
 // while units are in the first-level cache: there is one form for a single lane and for many. What a row has in a bank
-// beyond 4 is left to slices.
+// beyond 4 is left to gaps.
 #pragma once
 
 #include <algorithm>
@@ -17,11 +17,12 @@
 
 #include "byte_lanes.hpp"
 #include "layout.hpp"
-#include "sparse_slices.hpp"
+#include "sparse_gaps.hpp"
 
 namespace dopant {
 
-template <class T, class Index>
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+
 struct SparseBanks {
   static constexpr int kHeight = 16;       // rows of a unit
   static constexpr int kUnits = 4;         // of a bank, that lie together
@@ -36,7 +37,7 @@ struct SparseBanks {
   std::vector<int32_t> edges;  // of banks: their first columns, and the end
   AlignedVector<uint8_t> units;  // group after group of rows, bank after bank: 64 bytes of index, 64 values, four times
   AlignedVector<int32_t> begins;  // what each row's sum of first digits begins with, as these have an offset
-  SparseSlices<T, Index> rest;
+  SparseGaps<int8_t> rest;
 
   int most_singly() const { return exact ? kFew : 10; }
   int banks() const { return static_cast<int>(edges.size()) - 1; }
@@ -44,7 +45,7 @@ struct SparseBanks {
   size_t bytes() const { return (edges.size() + begins.size()) * 4 + units.size() + rest.bytes(); }
 
   // Entries in the order of rows. None if they do not spread so evenly that this is faster than panels.
-  static std::optional<SparseBanks> from(const std::vector<Entry<T, Index>>& entries, int rows, int columns, bool exact) {
+  static std::optional<SparseBanks> from(const std::vector<Entry<int8_t>>& entries, int rows, int columns, bool exact) {
     if (entries.empty()) return std::nullopt;
     const size_t a_row = static_cast<size_t>(rows) * kEach, widest = kMostRegisters * 64;
     const size_t fewest = std::max((entries.size() + a_row - 1) / a_row, (columns + widest - 1) / widest);
@@ -65,10 +66,10 @@ struct SparseBanks {
     rest.each(f);
   }
 
-  // y += scale[row] · (this x); scales may be null. True: it always can.
-  bool apply(const float* scales, const float* x, float* y) const {
+  // y += scale[row] · (this x); scales may be null.
+  void apply(const float* scales, const float* x, float* y) const {
     apply_units(scales, x, y, 1, 1);
-    return rest.apply(scales, x, y);
+    rest.apply(scales, x, y);
   }
   // The same of y (rows, lanes) and x (columns, lanes).
   void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
@@ -91,7 +92,7 @@ struct SparseBanks {
 
   // f(entry, bank, how many of its row came before it in this bank).
   template <class F>
-  void each_placed(const std::vector<Entry<T, Index>>& entries, F f) const {
+  void each_placed(const std::vector<Entry<int8_t>>& entries, F f) const {
     int row = -1, bank = 0, n = 0;
     for (const auto& entry : entries) {
       if (entry.row != row) row = entry.row, bank = 0, n = 0;
@@ -100,28 +101,28 @@ struct SparseBanks {
     }
   }
 
-  // In cycles, measured: a unit here, one of panels, of which a quarter is filled up at best, and an entry of slices.
-  bool suits(const std::vector<Entry<T, Index>>& entries) const {
+  // In cycles, measured: a unit here, one of panels, of which a quarter is filled up at best, and an entry of gaps.
+  bool suits(const std::vector<Entry<int8_t>>& entries) const {
     const double unit = 3.5, in_panels = 6.0 * 1.25 / 64.0, sliced = 1.5;
     double left = 0.0;
     each_placed(entries, [&](const auto&, int, int n) { left += n >= kEach; });
     return groups() * kUnits * banks() * unit + left * sliced <= static_cast<double>(entries.size()) * in_panels;
   }
 
-  void fill(const std::vector<Entry<T, Index>>& entries) {
+  void fill(const std::vector<Entry<int8_t>>& entries) {
     units.assign(groups() * group_bytes(), 0);
     begins.assign(static_cast<size_t>(groups()) * kGroup, 0);
-    std::vector<Entry<T, Index>> left;
+    std::vector<Entry<int8_t>> left;
     each_placed(entries, [&](const auto& entry, int bank, int n) {
       if (n >= kEach) return left.push_back(entry);
       const int place = entry.row % kGroup;
       uint8_t* unit = units.data() + entry.row / kGroup * group_bytes() + (bank * kUnits + place / kHeight) * kUnitBytes;
       const int k = place % kHeight * kEach + n;
       unit[k] = static_cast<uint8_t>(static_cast<int32_t>(entry.column) - edges[bank]);
-      reinterpret_cast<T*>(unit + 64)[k] = entry.value;
+      unit[64 + k] = static_cast<uint8_t>(entry.value);
       begins[entry.row] -= kByteZero * static_cast<int32_t>(entry.value);
     });
-    rest = SparseSlices<T, Index>::from(left);
+    rest = SparseGaps<int8_t>::from(left);
   }
 
   template <class F>
@@ -131,18 +132,17 @@ struct SparseBanks {
       for (int bank = 0; bank < banks(); ++bank)
         for (int first = group * kGroup; first < (group + 1) * kGroup; first += kHeight, unit += kUnitBytes)
           for (int k = 0; k < 64; ++k) {
-            const T value = reinterpret_cast<const T*>(unit + 64)[k];
-            if (value != T{0}) f(first + k / kEach, static_cast<Index>(edges[bank] + unit[k]), value);
+            const auto value = static_cast<int8_t>(unit[64 + k]);
+            if (value != 0) f(first + k / kEach, static_cast<uint16_t>(edges[bank] + unit[k]), value);
           }
   }
 
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
   // The units' part of `count` lanes; rows of x and y lie `stride` apart.
   void apply_units(const float* scales, const float* x, float* y, int count, size_t stride) const {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     const auto slowly = [&](int k) {
-      each_in_units([&](int row, Index column, T value) {
+      each_in_units([&](int row, uint16_t column, int8_t value) {
         y[row * stride + k] += (scales == nullptr ? 1.0f : scales[row]) * value * x[column * stride + k];
       });
     };
@@ -271,9 +271,8 @@ struct SparseBanks {
           for (int l = 0; l < L; ++l) _mm512_store_ps(totals + l * height, ByteLane::number(total[u][l]));
       }
   }
-#else
-  void apply_units(const float*, const float*, float*, int, size_t) const {}  // never made: see sparse.hpp
-#endif
 };
+
+#endif
 
 }  // namespace dopant

@@ -1,4 +1,4 @@
-// A sparse matrix of 8-bit values with 8-bit gaps between columns, for any number of lanes: two bytes a non-zero.
+// A sparse matrix with gaps of a byte between columns, for any number of lanes: little more than its values, and a byte each.
 //
 // Sixteen rows of like length lie side by side (SELL), as one row alone would be one long chain of sums; the k-th entries of
 // a slice's rows lie together, and a slice is padded little, as rows are sorted by length. Where a gap is too long for a byte
@@ -6,7 +6,7 @@
 //
 // First the places of a slice are added up, for all of its rows in an addition or two, and written down. Then, of one lane,
 // each number of x is a load and 8 or so are a multiply-accumulate; of many lanes each non-zero is a multiply-accumulate of
-// whole registers, while the sums of some rows stay in registers. What to write down takes is shared by all lanes.
+// whole registers (sparse_lanes.hpp). What to write down takes is shared by all lanes.
 #pragma once
 
 #include <algorithm>
@@ -16,15 +16,17 @@
 
 #include "arena.hpp"
 #include "gathered.hpp"
-#include "sparse_rows.hpp"
+#include "sparse_entry.hpp"
+#include "sparse_lanes.hpp"
 #include "vec.hpp"
 
 namespace dopant {
 
+template <class T>
 struct SparseGaps {
-  static constexpr int kSlice = 16;      // rows
-  static constexpr int kLongest = 255;   // gap
-  static constexpr int kTogether = 64;   // steps whose places are written down at a time
+  static constexpr int kSlice = SixteenRows::kRows;
+  static constexpr int kTogether = SixteenRows::kTogether;
+  static constexpr int kLongest = 255;  // gap
 
   struct Slice {
     int32_t steps;
@@ -33,13 +35,13 @@ struct SparseGaps {
   };
   std::vector<Slice> slices;
   AlignedVector<uint8_t> gaps;   // slice after slice, step after step: of each row, from the entry before
-  AlignedVector<int8_t> values;  // likewise; zeros fill up
+  AlignedVector<T> values;      // likewise; zeros fill up
 
   int most_singly() const { return 1; }
-  size_t bytes() const { return slices.size() * sizeof(Slice) + gaps.size() + values.size(); }
+  size_t bytes() const { return slices.size() * sizeof(Slice) + gaps.size() + values.size() * sizeof(T); }
 
   // Entries in the order of rows, and of columns within a row.
-  static SparseGaps from(const std::vector<Entry<int8_t, uint16_t>>& entries) {
+  static SparseGaps from(const std::vector<Entry<T>>& entries) {
     SparseGaps result;
     std::vector<std::pair<size_t, size_t>> pieces;  // of rows: begin, end
     for (size_t i = 0; i < entries.size(); ++i) {
@@ -60,15 +62,15 @@ struct SparseGaps {
   // f(row, column, value) for every entry that is not zero.
   template <class F>
   void each(F f) const {
-    each_part([&](const Slice& slice, const uint16_t* places, const int8_t* value, int steps) {
+    each_part([&](const Slice& slice, const uint16_t* places, const T* value, int steps) {
       for (int k = 0; k < steps * kSlice; ++k)
-        if (value[k] != 0) f(slice.rows[k % kSlice], places[k], value[k]);
+        if (value[k] != T{0}) f(slice.rows[k % kSlice], places[k], value[k]);
     });
   }
 
-  // y += scale[row] · (this x); scales may be null. True: it always can.
-  bool apply(const float* scales, const float* x, float* y) const {
-    each_part([&](const Slice& slice, const uint16_t* places, const int8_t* value, int steps) {
+  // y += scale[row] · (this x); scales may be null.
+  void apply(const float* scales, const float* x, float* y) const {
+    each_part([&](const Slice& slice, const uint16_t* places, const T* value, int steps) {
       Vec<W> sums[kSlice / W] = {};
       for (const uint16_t* place = places; place < places + steps * kSlice; place += kSlice, value += kSlice)
 #pragma GCC unroll 4
@@ -76,7 +78,6 @@ struct SparseGaps {
       for (int n = 0; n < kSlice; ++n)
         if (const int row = slice.rows[n]; row >= 0) y[row] += (scales == nullptr ? 1.0f : scales[row]) * sums[n / W][n % W];
     });
-    return true;
   }
 
   // The same of y (rows, lanes) and x (columns, lanes), of less than 2^31 numbers.
@@ -84,7 +85,7 @@ struct SparseGaps {
     alignas(64) int32_t offsets[kTogether * kSlice];
     alignas(64) float numbers[kTogether * kSlice];
     const uint8_t* gap = gaps.data();
-    const int8_t* value = values.data();
+    const T* value = values.data();
     for (const Slice& slice : slices) {
       IntVec<W> at[kSlice / W];
       for (int n = 0; n < kSlice; ++n) at[n / W][n % W] = slice.columns[n];
@@ -98,17 +99,13 @@ struct SparseGaps {
             std::memcpy(offsets + k + n, &offset, sizeof offset);
             store<W>(numbers + k + n, widen<W>(value + n));
           }
-        const Part part{slice, steps, offsets, numbers, scales, lanes};
-        int lane = 0;
-        for (; lane + 2 * W <= lanes; lane += 2 * W) add_part<2 * W>(part, x + lane, y + lane);
-        for (; lane + W <= lanes; lane += W) add_part<W>(part, x + lane, y + lane);
-        for (; lane < lanes; lane += 4) add_part<4>(part, x + lane, y + lane);
+        SixteenRows{slice.rows, steps, offsets, numbers, scales, lanes}.apply(x, y, lanes);
       }
     }
   }
 
  private:
-  void add_slice(const std::vector<Entry<int8_t, uint16_t>>& entries, const std::vector<std::pair<size_t, size_t>>& pieces,
+  void add_slice(const std::vector<Entry<T>>& entries, const std::vector<std::pair<size_t, size_t>>& pieces,
                  size_t first) {
     Slice slice{static_cast<int32_t>(pieces[first].second - pieces[first].first), {}, {}};
     for (size_t n = 0; n < kSlice; ++n) {
@@ -122,7 +119,7 @@ struct SparseGaps {
         const size_t i = begin + static_cast<size_t>(step);
         const bool inside = i < end;  // filled up with the row's last column: zero times infinity is NaN
         gaps.push_back(inside && step > 0 ? static_cast<uint8_t>(entries[i].column - entries[i - 1].column) : 0);
-        values.push_back(inside ? entries[i].value : int8_t{0});
+        values.push_back(inside ? entries[i].value : T{0});
       }
     slices.push_back(slice);
   }
@@ -132,7 +129,7 @@ struct SparseGaps {
   void each_part(F f) const {
     alignas(64) uint16_t places[kTogether * kSlice];
     const uint8_t* gap = gaps.data();
-    const int8_t* value = values.data();
+    const T* value = values.data();
     for (const Slice& slice : slices) {
       Places at(slice.columns);
       for (int left = slice.steps; left > 0; left -= kTogether) {
@@ -179,58 +176,6 @@ struct SparseGaps {
     void write(uint16_t* to) const { std::memcpy(to, at, sizeof at); }
 #endif
   };
-
-  struct Part {
-    const Slice& slice;
-    int steps;
-    const int32_t* offsets;
-    const float* numbers;
-    const float* scales;
-    int stride;  // between rows of x, and of y
-  };
-
-  // P lanes, so many rows at a time that eight sums are under way.
-  template <int P>
-  static void add_part(const Part& part, const float* x, float* y) {
-    constexpr int N = P < W ? P : W, K = P / N, R = 8 / K;
-    for (int first = 0; first < kSlice; first += R) add_rows<N, K, R>(part, first, x, y);
-  }
-
-  // A function of its own, or the compiler runs out of registers.
-  template <int N, int K, int R>
-  __attribute__((noinline)) static void add_rows(const Part& part, int first, const float* x, float* y) {
-    Vec<N> sums[R][K];
-#pragma GCC unroll 8
-    for (int n = 0; n < R * K; ++n) sums[n / K][n % K] = Vec<N>{};
-    const int32_t* place = part.offsets + first;
-    const float* number = part.numbers + first;
-    for (const int32_t* end = place + part.steps * kSlice; place < end; place += kSlice, number += kSlice)
-#pragma GCC unroll 4
-      for (int n = 0; n < R; n += 2) {
-        uint64_t two;  // in one load
-        std::memcpy(&two, place + n, 8);
-        add<N, K>(x + static_cast<uint32_t>(two), number[n], sums[n]);
-        add<N, K>(x + (two >> 32), number[n + 1], sums[n + 1]);
-      }
-    const auto stride = static_cast<size_t>(part.stride);
-#pragma GCC unroll 8
-    for (int n = 0; n < R; ++n)
-      if (const int row = part.slice.rows[first + n]; row >= 0) {
-        const Vec<N> scale = all<N>(part.scales == nullptr ? 1.0f : part.scales[row]);
-        float* to = y + static_cast<size_t>(row) * stride;
-#pragma GCC unroll 2
-        for (int k = 0; k < K; ++k) store<N>(to + k * N, load<N>(to + k * N) + scale * sums[n][k]);
-      }
-  }
-
-  template <int N, int K>
-  static inline void add(const float* from, float number, Vec<N> (&sums)[K]) {
-    if (K == 2) asm("" : "+r"(from));  // computed once: a multiply-accumulate with an index is two instructions
-    const Vec<N> factor = all<N>(number);
-#pragma GCC unroll 2
-    for (int k = 0; k < K; ++k) sums[k] += factor * load<N>(from + k * N);
-  }
-  static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "places are read two at a time");
 };
 
 }  // namespace dopant

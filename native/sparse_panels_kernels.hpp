@@ -6,8 +6,11 @@
 #include <vector>
 
 #include "byte_lanes.hpp"
+#include "sparse_order.hpp"
 
 namespace dopant {
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 
 struct PanelRun {  // blocks of a panel that have the same number of units
   int32_t panel, units, blocks;
@@ -18,57 +21,6 @@ struct PanelUnits {
   const int32_t* block_of;  // run after run
   const uint8_t* units;     // unit after unit: 64 bytes of index, 64 values
 };
-
-// Many lanes of y, whose rows lie `stride` apart; scales may be null.
-struct PanelRows {
-  const float* scales;
-  float* y;
-  size_t stride;
-  const int32_t* row_at;  // of each place
-
-  // y += scale · total, of N lanes from `lane` on.
-  template <int N>
-  void add(int place, int lane, Vec<N> total) const {
-    const int row = row_at[place];
-    float* to = y + row * stride + lane;
-    store<N>(to, load<N>(to) + (scales == nullptr ? total : scales[row] * total));
-  }
-};
-
-#if defined(__AVX512F__) && defined(__AVX512BW__)
-
-// One lane of floats: 64 slots of a unit in four groups of 16 rows.
-template <class T>
-inline void float_units(PanelUnits panels, const float* x, float* totals) {
-  const int32_t* block = panels.block_of;
-  const uint8_t* unit = panels.units;
-  for (const PanelRun& run : panels.runs) {
-    const __m512 low = _mm512_load_ps(x + run.panel * 32), high = _mm512_load_ps(x + run.panel * 32 + 16);
-    for (int k = 0; k < run.blocks; ++k) {
-      float* total = totals + static_cast<size_t>(*block++) * 64;
-      Vec<16> a = load<16>(total), b = load<16>(total + 16), c = load<16>(total + 32), d = load<16>(total + 48);
-      for (int n = run.units; n > 0; --n, unit += 64 + 64 * sizeof(T)) {
-        _mm_prefetch(unit + 1024, _MM_HINT_T0);  // a twentieth faster; values of floats come fast enough by themselves
-        if (sizeof(T) == 1) _mm_prefetch(unit + 1088, _MM_HINT_T0);
-        // The permute reads 5 bits of a lane: what lies above them, of the other groups, does not matter.
-        const __m512i i = _mm512_load_si512(unit);
-        const T* value = reinterpret_cast<const T*>(unit + 64);
-        a += (Vec<16>)_mm512_permutex2var_ps(low, i, high) * widen<16>(value);
-        b += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 8), high) * widen<16>(value + 16);
-        c += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 16), high) * widen<16>(value + 32);
-        d += (Vec<16>)_mm512_permutex2var_ps(low, _mm512_srli_epi32(i, 24), high) * widen<16>(value + 48);
-      }
-      store<16>(total, a);
-      store<16>(total + 16, b);
-      store<16>(total + 32, c);
-      store<16>(total + 48, d);
-    }
-  }
-}
-
-#endif
-
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 
 // L lanes of D digits: sums of first digits in `totals` (L, height); of all others, the last one counting 1, in `lower`.
 template <int D, int L>
@@ -141,7 +93,7 @@ struct UnpackedUnits {
   }
 
   // y += this x, x being 32 lanes of the panel's columns, for the block's rows from `place` on.
-  void add(const float* x, int place, int rows, PanelRows to) const {
+  void add(const float* x, int place, int rows, PlacedRows to) const {
     const auto column = [x](size_t offset) { return reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + offset); };
     for (int r = 0; r < rows; ++r) {
       const uint16_t* offset = offsets + kEach * r;
@@ -166,8 +118,8 @@ struct UnpackedUnits {
   }
 };
 
-// y += units · x: 32 lanes of floats, x (columns, 32). `rows` of the matrix.
-__attribute__((noinline)) inline void float_lanes(PanelUnits panels, const float* x, int rows, PanelRows to) {
+// y += units · x: 32 lanes of floats, x (columns, 32).
+__attribute__((noinline)) inline void float_lanes(PanelUnits panels, const float* x, PlacedRows to) {
   const int32_t* block = panels.block_of;
   const uint8_t* unit = panels.units;
   for (const PanelRun& run : panels.runs)
@@ -176,7 +128,7 @@ __attribute__((noinline)) inline void float_lanes(PanelUnits panels, const float
       for (int left = run.units; left > 0; left -= UnpackedUnits::kMost) {
         const UnpackedUnits some(unit, std::min(left, UnpackedUnits::kMost));
         unit += some.count * 2 * UnpackedUnits::kSlots;
-        some.add(x + run.panel * 256 * 32, place, std::min(UnpackedUnits::kRows, rows - place), to);
+        some.add(x + run.panel * 256 * 32, place, std::min(UnpackedUnits::kRows, to.count - place), to);
       }
     }
 }

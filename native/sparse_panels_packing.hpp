@@ -4,54 +4,45 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <utility>
 #include <vector>
 
-#include "layout.hpp"
+#include "arena.hpp"
+#include "sparse_order.hpp"
 #include "sparse_panels_kernels.hpp"
-#include "sparse_rows.hpp"
 
 namespace dopant {
 
-template <class T, class Index, bool Bytes>
-struct PackedPanels {
-  static constexpr int kWidth = Bytes ? 256 : 32;  // columns of a panel
-  static constexpr int kHeight = Bytes ? 16 : 64;  // rows of a block
-  static constexpr int kEach = Bytes ? 4 : 1;      // slots of a row in a unit of 64
-  static constexpr size_t kUnitBytes = 64 + 64 * sizeof(T);
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 
-  int rows = 0, columns = 0;
-  std::vector<int32_t> place_of_row, column_at;  // of whole registers; none where there are no entries
+struct PackedPanels {
+  static constexpr int kWidth = 256;  // columns of a panel
+  static constexpr int kHeight = 16;  // rows of a block
+  static constexpr int kEach = 4;     // slots of a row in a unit of 64
+  static constexpr size_t kUnitBytes = 128;
+
+  SparseOrder order;  // empty where there are no entries
   std::vector<PanelRun> runs;
   std::vector<int32_t> block_of;  // run after run
   AlignedVector<uint8_t> units;  // unit after unit: 64 bytes of index, 64 values
 
-  int panels() const { return (columns + kWidth - 1) / kWidth; }
-  int blocks() const { return (rows + kHeight - 1) / kHeight; }
-  size_t bytes() const {
-    const size_t order = (place_of_row.size() + column_at.size()) * 4;
-    return order + runs.size() * sizeof(PanelRun) + block_of.size() * 4 + units.size();
-  }
+  int panels() const { return (order.columns + kWidth - 1) / kWidth; }
+  int blocks() const { return (order.rows + kHeight - 1) / kHeight; }
+  size_t bytes() const { return order.bytes() + runs.size() * sizeof(PanelRun) + block_of.size() * 4 + units.size(); }
 
-  // Entries in the order of rows; `rest`: what is left over of them, likewise.
-  static PackedPanels from(std::vector<Entry<T, Index>> entries, int rows, int columns, std::vector<Entry<T, Index>>& rest) {
+  // `rest`: what is left over of the entries.
+  static PackedPanels from(std::vector<Entry<int8_t>> entries, int rows, int columns, std::vector<Entry<int8_t>>& rest) {
     PackedPanels result;
-    result.rows = rows;
-    result.columns = columns;
     if (entries.empty()) return result;
-    result.put_in_order(entries);
+    result.order = SparseOrder::from(entries, rows, columns, [=](const auto& placed, auto by_count) {
+      return alike(placed, std::move(by_count), (columns + kWidth - 1) / kWidth);
+    });
     std::vector<size_t> next(static_cast<size_t>(rows) + 1);
     for (const auto& entry : entries) ++next[entry.row + 1];
     for (int r = 0; r < rows; ++r) next[r + 1] += next[r];
     const std::vector<size_t> ends(next.begin() + 1, next.end());
     for (int panel = 0; panel < result.panels(); ++panel) result.fill_panel(entries, next, ends, panel, rest);
-    const std::vector<int32_t> row_at = inverse(result.place_of_row, rows);
-    for (auto& entry : rest) {
-      entry.row = row_at[entry.row];
-      entry.column = static_cast<Index>(result.column_at[entry.column]);
-    }
-    std::stable_sort(rest.begin(), rest.end(), [](const auto& a, const auto& b) { return a.row < b.row; });
+    result.order.undo(rest);
     result.units.shrink_to_fit();
     return result;
   }
@@ -59,65 +50,27 @@ struct PackedPanels {
   // f(row, column, value) for every entry in the units that is not zero.
   template <class F>
   void each_in_units(F f) const {
-    if (place_of_row.empty()) return;
-    const std::vector<int32_t> row_at = inverse(place_of_row, rows);
+    const std::vector<int32_t> row_at = inverse(order.place_of_row, order.rows);
     const uint8_t* unit = units.data();
     const int32_t* block = block_of.data();
     for (const PanelRun& run : runs)
       for (int b = 0; b < run.blocks; ++b, ++block)
         for (int n = 0; n < run.units; ++n, unit += kUnitBytes)
           for (int k = 0; k < 64; ++k) {
-            const T value = reinterpret_cast<const T*>(unit + 64)[k];
-            if (value == T{0}) continue;
-            const int row = row_at[*block * kHeight + row_of(k)];
-            f(row, static_cast<Index>(column_at[run.panel * kWidth + unit[index_place(k)]]), value);
+            const auto value = static_cast<int8_t>(unit[64 + k]);
+            if (value == 0) continue;
+            f(row_at[*block * kHeight + k / kEach], static_cast<uint16_t>(order.column_at[run.panel * kWidth + unit[k]]), value);
           }
   }
 
  private:
-  // The row within its block of the k-th slot of a unit, and where its index lies: of floats, a register holds the
-  // indices of four groups of 16 rows, a byte each.
-  static int row_of(int k) { return Bytes ? k / 4 : k; }
-  static int index_place(int k) { return Bytes ? k : k % 16 * 4 + k / 16; }
-
-  static std::vector<int32_t> inverse(const std::vector<int32_t>& order, int count) {
-    std::vector<int32_t> result(static_cast<size_t>(count));
-    for (int i = 0; i < count; ++i) result[order[i]] = i;
-    return result;
-  }
-  // Indices in the order of falling counts.
-  static std::vector<int32_t> order_of(const std::vector<int>& counts) {
-    std::vector<int32_t> order(counts.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return counts[a] > counts[b]; });
-    return order;
-  }
-
-  // Gives entries their places for rows and columns.
-  void put_in_order(std::vector<Entry<T, Index>>& entries) {
-    std::vector<int> in_column(static_cast<size_t>(columns));
-    for (const auto& entry : entries) ++in_column[entry.column];
-    column_at = order_of(in_column);
-    const std::vector<int32_t> place_of_column = inverse(column_at, columns);
-    for (auto& entry : entries) entry.column = static_cast<Index>(place_of_column[entry.column]);
-    std::vector<int> in_row(static_cast<size_t>(rows));
-    for (const auto& entry : entries) ++in_row[entry.row];
-    place_of_row = inverse(Bytes ? alike(entries, order_of(in_row)) : order_of(in_row), rows);
-    for (auto& entry : entries) entry.row = place_of_row[entry.row];
-    std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-      return a.row != b.row ? a.row < b.row : a.column < b.column;
-    });
-    place_of_row.resize((place_of_row.size() + 15) / 16 * 16);
-    column_at.resize((column_at.size() + 15) / 16 * 16);
-  }
-
   // Rows in an order that puts those into a block that need like numbers of units in each panel: the first that is left,
   // then, again and again, the one of the next few hundred that leaves the fewest slots empty.
-  std::vector<int32_t> alike(const std::vector<Entry<T, Index>>& entries, std::vector<int32_t> left) const {
+  static std::vector<int32_t> alike(const std::vector<Entry<int8_t>>& entries, std::vector<int32_t> left, int panels) {
     constexpr size_t kWindow = 512;
     constexpr int kMore = 4;  // a unit more, which other rows of the block may need too, counts as so many for this row in vain
-    const size_t width = static_cast<size_t>(panels());
-    std::vector<int16_t> needed(static_cast<size_t>(rows) * width), block(width);
+    const size_t width = static_cast<size_t>(panels);
+    std::vector<int16_t> needed(left.size() * width), block(width);
     for (const auto& entry : entries) ++needed[entry.row * width + entry.column / kWidth];
     for (int16_t& units : needed) units = static_cast<int16_t>((units + kEach - 1) / kEach);
     std::vector<int32_t> order;
@@ -146,10 +99,10 @@ struct PackedPanels {
     return order;
   }
 
-  void fill_panel(const std::vector<Entry<T, Index>>& entries, std::vector<size_t>& next,
-                  const std::vector<size_t>& ends, int panel, std::vector<Entry<T, Index>>& rest) {
-    std::vector<int> here(static_cast<size_t>(blocks()) * kHeight), order;
-    for (int row = 0; row < rows; ++row) {
+  void fill_panel(const std::vector<Entry<int8_t>>& entries, std::vector<size_t>& next,
+                  const std::vector<size_t>& ends, int panel, std::vector<Entry<int8_t>>& rest) {
+    std::vector<int> here(static_cast<size_t>(blocks()) * kHeight), by_units;
+    for (int row = 0; row < order.rows; ++row) {
       size_t i = next[row];
       while (i < ends[row] && static_cast<int>(entries[i].column) < (panel + 1) * kWidth) ++i;
       here[row] = static_cast<int>(i - next[row]);
@@ -157,10 +110,10 @@ struct PackedPanels {
     std::vector<int> needed;
     for (int block = 0; block < blocks(); ++block) {
       needed.push_back(best_units(here.data() + static_cast<size_t>(block) * kHeight));
-      order.push_back(block);
+      by_units.push_back(block);
     }
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return needed[a] > needed[b]; });
-    for (int block : order) {
+    std::stable_sort(by_units.begin(), by_units.end(), [&](int a, int b) { return needed[a] > needed[b]; });
+    for (int block : by_units) {
       if (needed[block] > 0) {
         if (runs.empty() || runs.back().panel != panel || runs.back().units != needed[block])
           runs.push_back({panel, needed[block], 0});
@@ -171,11 +124,11 @@ struct PackedPanels {
     }
   }
 
-  void fill_block(const std::vector<Entry<T, Index>>& entries, std::vector<size_t>& next, const int* here, int panel,
-                  int block, int count, std::vector<Entry<T, Index>>& rest) {
+  void fill_block(const std::vector<Entry<int8_t>>& entries, std::vector<size_t>& next, const int* here, int panel,
+                  int block, int count, std::vector<Entry<int8_t>>& rest) {
     const size_t start = units.size();
     units.resize(start + static_cast<size_t>(count) * kUnitBytes);
-    for (int row = block * kHeight; row < std::min(rows, (block + 1) * kHeight); ++row)
+    for (int row = block * kHeight; row < std::min(order.rows, (block + 1) * kHeight); ++row)
       for (int n = 0; n < here[row]; ++n) {
         const auto& entry = entries[next[row]++];
         if (n >= count * kEach) {
@@ -184,13 +137,13 @@ struct PackedPanels {
         }
         const int k = (row - block * kHeight) * kEach + n % kEach;
         uint8_t* unit = units.data() + start + static_cast<size_t>(n / kEach) * kUnitBytes;
-        unit[index_place(k)] = static_cast<uint8_t>(static_cast<int>(entry.column) - panel * kWidth);
-        reinterpret_cast<T*>(unit + 64)[k] = entry.value;
+        unit[k] = static_cast<uint8_t>(static_cast<int>(entry.column) - panel * kWidth);
+        unit[64 + k] = static_cast<uint8_t>(entry.value);
       }
   }
 
   // In cycles, measured.
-  static constexpr double kUnit = Bytes ? 6.0 : 11.0, kSliced = 1.5;
+  static constexpr double kUnit = 6.0, kSliced = 1.5;
   static int best_units(const int* here) {
     const int most = *std::max_element(here, here + kHeight);
     int best = 0;
@@ -203,5 +156,7 @@ struct PackedPanels {
     return best;
   }
 };
+
+#endif
 
 }  // namespace dopant

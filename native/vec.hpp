@@ -116,9 +116,11 @@ inline Vec<N> widen(const int8_t* p) {
 
 // As many bytes as a register has floats, as 32-bit integers.
 inline IntVec<W> widen_bytes(const uint8_t* p) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+  return (IntVec<W>)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
   return (IntVec<W>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__SSE2__) && !defined(__AVX2__)
+#elif defined(__SSE2__)
   int32_t four;
   std::memcpy(&four, p, 4);
   const __m128i zero = _mm_setzero_si128();
