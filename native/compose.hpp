@@ -86,7 +86,9 @@ class Stack final : public Weight {
 
 class Beside final : public Weight {
  public:
-  explicit Beside(std::vector<WeightPointer> parts) : Weight(parts.at(0)->rows, total_columns(parts)), parts_(std::move(parts)) {}
+  explicit Beside(std::vector<WeightPointer> parts) : Weight(parts.at(0)->rows, total_columns(parts)), parts_(std::move(parts)) {
+    for (const auto& part : parts_) check(part->rows == rows, "weights side by side differ in rows");
+  }
   void apply(const float* x, float* y, int lanes) const override {
     for (const auto& part : parts_) {
       part->apply(x, y, lanes);

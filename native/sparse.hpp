@@ -4,8 +4,9 @@
 // and 8-bit ones where it has the permutes of AVX-512 for floats alone, in panels of floats; all else in slices with gaps.
 #pragma once
 
-#include <algorithm>
+#include <memory>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -60,6 +61,7 @@ class Sparse final : public Weight {
 
  private:
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+  static_assert(kMostSparseColumns <= kMostByteColumns);
   using Form = std::conditional_t<sizeof(T) == 1, std::variant<SparsePanels, SparseBanks>, std::variant<SparseFloatPanels<T>>>;
 #elif defined(__AVX512F__) && defined(__AVX512BW__)
   using Form = std::variant<SparseFloatPanels<T>>;

@@ -103,10 +103,10 @@ struct SparseBanks {
 
   // In cycles, measured: a unit here, one of panels, of which a quarter is filled up at best, and an entry of gaps.
   bool suits(const std::vector<Entry<int8_t>>& entries) const {
-    const double unit = 3.5, in_panels = 6.0 * 1.25 / 64.0, sliced = 1.5;
+    const double unit = 3.5, in_panels = 6.0 * 1.25 / 64.0, in_gaps = 1.5;
     double left = 0.0;
     each_placed(entries, [&](const auto&, int, int n) { left += n >= kEach; });
-    return groups() * kUnits * banks() * unit + left * sliced <= static_cast<double>(entries.size()) * in_panels;
+    return groups() * kUnits * banks() * unit + left * in_gaps <= static_cast<double>(entries.size()) * in_panels;
   }
 
   void fill(const std::vector<Entry<int8_t>>& entries) {

@@ -8,8 +8,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "arena.hpp"
@@ -47,6 +46,7 @@ struct SparseFloatPanels {
       entry = result.add_block(entry, entries.data() + entries.size(), first, left);
     result.order.undo(left);
     result.rest = SparseGaps<T>::from(left);
+    if (result.units.empty()) result.order = {}, result.ends = {};
     result.panel_of.shrink_to_fit();
     result.units.shrink_to_fit();
     return result;
@@ -63,7 +63,6 @@ struct SparseFloatPanels {
   void apply(const float* scales, const float* x, float* y) const {
     rest.apply(scales, x, y);
     if (units.empty()) return;
-    if (!std::isfinite(largest_size(x, order.columns))) return apply_slowly(scales, x, y, 1);
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     float *ordered = arena.take<float>(padded_columns()), *totals = arena.take<float>(height());
@@ -76,7 +75,6 @@ struct SparseFloatPanels {
   void apply_lanes(const float* scales, const float* x, float* y, int lanes) const {
     rest.apply_lanes(scales, x, y, lanes);
     if (units.empty()) return;
-    if (!std::isfinite(largest_size(x, order.columns * lanes))) return apply_slowly(scales, x, y, lanes);
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     PlacedRows to = order.placed(scales, y, lanes, arena);
@@ -118,13 +116,13 @@ struct SparseFloatPanels {
         uint8_t* unit = enough ? add_unit(panel) : nullptr;
         for (int r = 0; r < kHeight; ++r) {
           if (here[r] <= n) continue;
-          const Entry<T>& entry = *next[r]++;
+          const Entry<T>& one = *next[r]++;
           if (!enough) {
-            left.push_back(entry);
+            left.push_back(one);
             continue;
           }
-          unit[index_place(r)] = static_cast<uint8_t>(entry.column % kWidth);
-          reinterpret_cast<T*>(unit + kHeight)[r] = entry.value;
+          unit[index_place(r)] = static_cast<uint8_t>(one.column % kWidth);
+          reinterpret_cast<T*>(unit + kHeight)[r] = one.value;
         }
       }
     }
@@ -151,18 +149,11 @@ struct SparseFloatPanels {
         const uint8_t* unit = units.data() + n * kUnitBytes;
         for (int r = 0; r < kHeight; ++r) {
           const T value = reinterpret_cast<const T*>(unit + kHeight)[r];
-          if (value != T{0}) f(row_at[block * kHeight + r], static_cast<uint16_t>(order.column_at[panel_of[n] * kWidth + unit[index_place(r)]]), value);
+          if (value == T{0}) continue;
+          const int32_t column = order.column_at[panel_of[n] * kWidth + unit[index_place(r)]];
+          f(row_at[block * kHeight + r], static_cast<uint16_t>(column), value);
         }
       }
-  }
-
-  // Where x is not finite: a zero that is there to fill up would make NaN of it.
-  void apply_slowly(const float* scales, const float* x, float* y, int lanes) const {
-    const size_t stride = static_cast<size_t>(lanes);
-    each_in_units([&](int row, uint16_t column, T value) {
-      const float factor = (scales == nullptr ? 1.0f : scales[row]) * value;
-      for (size_t lane = 0; lane < stride; ++lane) y[row * stride + lane] += factor * x[column * stride + lane];
-    });
   }
 
   size_t padded_columns() const { return static_cast<size_t>(order.columns + kWidth - 1) / kWidth * kWidth; }
@@ -210,8 +201,25 @@ struct SparseFloatPanels {
         }
       }
 #pragma GCC unroll 16
-      for (int k = 0; k < L * 4; ++k) store<16>(totals + (k / 4) * all_rows + k % 4 * 16, sums[k / 4][k % 4]);
+      for (int k = 0; k < L * 4; ++k) {
+        store<16>(totals + k / 4 * all_rows + k % 4 * 16, sums[k / 4][k % 4]);
+        if (any_nan<16>(sums[k / 4][k % 4])) add_without_zeros(end, k % 4 * 16, x + k / 4 * width, totals + k / 4 * all_rows);
+      }
       totals += kHeight;
+    }
+  }
+
+  // Sixteen rows of the block whose units have this end, from the `first` on. A sum that is NaN may be so by a zero that fills up,
+  // times infinity.
+  __attribute__((noinline)) void add_without_zeros(int32_t end, int first, const float* x, float* totals) const {
+    const auto block = std::lower_bound(ends.begin(), ends.end(), end);
+    for (int r = first; r < first + 16; ++r) {
+      totals[r] = 0.0f;
+      for (int32_t n = block == ends.begin() ? 0 : block[-1]; n < end; ++n) {
+        const uint8_t* unit = units.data() + n * kUnitBytes;
+        const T value = reinterpret_cast<const T*>(unit + kHeight)[r];
+        if (value != T{0}) totals[r] += value * x[panel_of[n] * kWidth + unit[index_place(r)]];
+      }
     }
   }
 };

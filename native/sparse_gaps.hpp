@@ -35,7 +35,7 @@ struct SparseGaps {
   };
   std::vector<Slice> slices;
   AlignedVector<uint8_t> gaps;   // slice after slice, step after step: of each row, from the entry before
-  AlignedVector<T> values;      // likewise; zeros fill up
+  AlignedVector<T> values;       // likewise; zeros fill up
 
   int most_singly() const { return 1; }
   size_t bytes() const { return slices.size() * sizeof(Slice) + gaps.size() + values.size() * sizeof(T); }
@@ -72,9 +72,12 @@ struct SparseGaps {
   void apply(const float* scales, const float* x, float* y) const {
     each_part([&](const Slice& slice, const uint16_t* places, const T* value, int steps) {
       Vec<W> sums[kSlice / W] = {};
-      for (const uint16_t* place = places; place < places + steps * kSlice; place += kSlice, value += kSlice)
+      const T* number = value;
+      for (const uint16_t* place = places; place < places + steps * kSlice; place += kSlice, number += kSlice)
 #pragma GCC unroll 4
-        for (int k = 0; k < kSlice / W; ++k) sums[k] += widen<W>(value + k * W) * gathered<W>(x, place + k * W);
+        for (int k = 0; k < kSlice / W; ++k) sums[k] += widen<W>(number + k * W) * gathered<W>(x, place + k * W);
+      for (int k = 0; k < kSlice / W; ++k)
+        if (any_nan<W>(sums[k])) sums[k] = without_zeros(x, places + k * W, value + k * W, steps);
       for (int n = 0; n < kSlice; ++n)
         if (const int row = slice.rows[n]; row >= 0) y[row] += (scales == nullptr ? 1.0f : scales[row]) * sums[n / W][n % W];
     });
@@ -117,11 +120,20 @@ struct SparseGaps {
       for (size_t n = first; n < first + kSlice; ++n) {
         const auto [begin, end] = n < pieces.size() ? pieces[n] : std::pair<size_t, size_t>{0, 0};
         const size_t i = begin + static_cast<size_t>(step);
-        const bool inside = i < end;  // filled up with the row's last column: zero times infinity is NaN
+        const bool inside = i < end;
         gaps.push_back(inside && step > 0 ? static_cast<uint8_t>(entries[i].column - entries[i - 1].column) : 0);
         values.push_back(inside ? entries[i].value : T{0});
       }
     slices.push_back(slice);
+  }
+
+  // A sum that is NaN may be so by a zero that fills up, times infinity.
+  __attribute__((noinline)) static Vec<W> without_zeros(const float* x, const uint16_t* places, const T* value, int steps) {
+    Vec<W> sums{};
+    for (int step = 0; step < steps * kSlice; step += kSlice)
+      for (int n = 0; n < W; ++n)
+        if (value[step + n] != T{0}) sums[n] += value[step + n] * x[places[step + n]];
+    return sums;
   }
 
   // f(slice, places in x, values, steps) for some steps of each slice.

@@ -2,7 +2,8 @@
 // sums of some rows stay in others.
 //
 // Loads decide how fast: the place, the number and x. So a form writes down, for some of its steps, places as offsets into x
-// and numbers as floats, once for all lanes, and two places come in one load.
+// and numbers as floats, once for all lanes, and two places come in one load. Numbers that are zero are there to fill up: a sum
+// that is NaN may be so by zero times infinity, and is added up again without them.
 #pragma once
 
 #include <cstring>
@@ -58,7 +59,7 @@ struct SixteenRows {
         add<N, K>(x + (two >> 32), number[n + 1], sums[n + 1]);
       }
 #pragma GCC unroll 8
-    for (int n = 0; n < R * K; ++n) add_to<N>(y + n % K * N, first + n / K, sums[n / K][n % K]);
+    for (int n = 0; n < R * K; ++n) add_to<N>(x + n % K * N, y + n % K * N, first + n / K, sums[n / K][n % K]);
   }
 
 #if defined(__AVX512DQ__)
@@ -86,19 +87,28 @@ struct SixteenRows {
     }
 #pragma GCC unroll 8
     for (int n = 0; n < kPairs; ++n) {
-      add_to<8>(y, 2 * n, first_half<8>(sums[n]));
-      add_to<8>(y, 2 * n + 1, second_half<8>(sums[n]));
+      add_to<8>(x, y, 2 * n, first_half<8>(sums[n]));
+      add_to<8>(x, y, 2 * n + 1, second_half<8>(sums[n]));
     }
   }
 #endif
 
   // y += scale · total, of N lanes of a row.
   template <int N>
-  void add_to(float* y, int n, Vec<N> total) const {
+  void add_to(const float* x, float* y, int n, Vec<N> total) const {
     const int row = rows[n];
     if (row < 0) return;
+    if (any_nan<N>(total)) total = without_zeros<N>(x, n);
     float* to = y + static_cast<size_t>(row) * static_cast<size_t>(stride);
     store<N>(to, load<N>(to) + all<N>(scales == nullptr ? 1.0f : scales[row]) * total);
+  }
+
+  template <int N>
+  __attribute__((noinline)) Vec<N> without_zeros(const float* x, int n) const {
+    Vec<N> sum{};
+    for (int k = n; k < steps * kRows; k += kRows)
+      if (numbers[k] != 0.0f) sum += numbers[k] * load<N>(x + offsets[k]);
+    return sum;
   }
 
   template <int N, int K>

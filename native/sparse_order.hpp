@@ -93,11 +93,11 @@ struct SparseOrder {
     sort(entries);
   }
 
+  // By rows, and by columns within a row.
   template <class T>
   static void sort(std::vector<Entry<T>>& entries) {
-    std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-      return a.row != b.row ? a.row < b.row : a.column < b.column;
-    });
+    const auto before = [](const auto& a, const auto& b) { return a.row != b.row ? a.row < b.row : a.column < b.column; };
+    if (!std::is_sorted(entries.begin(), entries.end(), before)) std::sort(entries.begin(), entries.end(), before);
   }
 
   size_t bytes() const { return (place_of_row.size() + column_at.size()) * 4; }

@@ -11,11 +11,11 @@
 // of slots in each panel, so that there is less to fill up.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include "layout.hpp"
 #include "sparse_gaps.hpp"
 #include "sparse_panels_kernels.hpp"
 #include "sparse_panels_packing.hpp"

@@ -142,15 +142,15 @@ struct PackedPanels {
       }
   }
 
-  // In cycles, measured.
-  static constexpr double kUnit = 6.0, kSliced = 1.5;
+  // In cycles, measured; for what is left to gaps any number from 1 to 4 does as well.
+  static constexpr double kUnit = 6.0, kLeft = 1.5;
   static int best_units(const int* here) {
     const int most = *std::max_element(here, here + kHeight);
     int best = 0;
     double least = 1e30;
     for (int units = 0; units <= (most + kEach - 1) / kEach; ++units) {
       double cost = units * kUnit;
-      for (int r = 0; r < kHeight; ++r) cost += kSliced * std::max(0, here[r] - units * kEach);
+      for (int r = 0; r < kHeight; ++r) cost += kLeft * std::max(0, here[r] - units * kEach);
       if (cost < least) best = units, least = cost;
     }
     return best;

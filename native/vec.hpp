@@ -70,6 +70,22 @@ inline float sum(Vec<N> v) {
   if constexpr (N == 4) return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
+template <int N>
+inline bool any_nan(Vec<N> v) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q) != 0;
+#endif
+#if defined(__AVX__)
+  if constexpr (N == 8) return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q)) != 0;
+#endif
+#if defined(__SSE2__)
+  if constexpr (N == 4) return _mm_movemask_ps(_mm_cmpunord_ps((__m128)v, (__m128)v)) != 0;
+#endif
+  for (int i = 0; i < N; ++i)
+    if (v[i] != v[i]) return true;
+  return false;
+}
+
 // The smaller or larger of x and a limit; a NaN stays.
 template <int N>
 inline Vec<N> at_most(Vec<N> x, float limit) {

@@ -68,7 +68,8 @@ class Weight {
   virtual bool shares_rows() const { return false; }
   // out (columns) += row i of W.
   virtual void row(int i, float* out) const = 0;
-  // Whether many lanes together take far less time than one after the other.
+  // Whether the inputs' part of many steps is to be computed at once: many lanes take far less time than one after the other, and
+  // a weight in two, of x and of h, hardly more than one of both.
   virtual bool gains_by_lanes() const { return false; }
   // W[:, first : first + count] as a weight of its own; null where that would be another kind of weight.
   virtual WeightPointer columns_of(int, int) const { return nullptr; }

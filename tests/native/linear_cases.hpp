@@ -85,7 +85,7 @@ inline void check_not_finite(const Case& c, int batch, float bad, Random& random
   }
 }
 
-// Of a sparse weight it spreads to no other output either: zeros that are not there are not multiplied.
+// Of a sparse weight it spreads to no other output either: zeros that are not there are not multiplied, and infinity stays so.
 inline void check_spreads_no_further(const Case& c, Random& random) {
   if (c.handle == nullptr) return;
   const int rows = c.dense.rows, columns = c.dense.columns;
@@ -98,11 +98,30 @@ inline void check_spreads_no_further(const Case& c, Random& random) {
     for (int b = 0; b < batch; ++b)
       for (int i = 0; i < rows; ++i) {
         const float got = y[static_cast<size_t>(b) * rows + i];
-        const bool has_part = b == item && c.dense.at(i, place) != 0.0f;
-        if (!check(std::isfinite(got) != has_part, "%s: infinity in column %d of %d in %d makes output %d of %d %g",
-                   c.name.c_str(), place, item, batch, i, b, got))
+        const double part = b == item ? c.dense.at(i, place) : 0.0;
+        if (!check(part == 0.0 ? std::isfinite(got) : got == std::copysign(INFINITY, part),
+                   "%s: infinity in column %d of %d in %d makes output %d of %d %g", c.name.c_str(), place, item, batch, i, b, got))
           return;
       }
+  }
+}
+
+// Nor does it change a bit of other items, however many there are beside it.
+inline void check_others_stay(const Case& c, Random& random) {
+  if (c.handle == nullptr) return;
+  const int rows = c.dense.rows, columns = c.dense.columns;
+  for (int batch : {4, 8, 16}) {
+    const int item = random.below(batch);
+    auto x = random.values(static_cast<size_t>(batch) * columns);
+    std::vector<float> before(static_cast<size_t>(batch) * rows), after(before.size());
+    dopant_linear(c.handle.get(), nullptr, x.data(), batch, before.data());
+    x[static_cast<size_t>(item) * columns + random.below(columns)] = NAN;
+    dopant_linear(c.handle.get(), nullptr, x.data(), batch, after.data());
+    for (int b = 0; b < batch; ++b)
+      if (b != item && !check(std::equal(&before[static_cast<size_t>(b) * rows], &before[static_cast<size_t>(b) * rows] + rows,
+                                         &after[static_cast<size_t>(b) * rows]),
+                              "%s: NaN in %d of %d changes %d", c.name.c_str(), item, batch, b))
+        return;
   }
 }
 
@@ -122,7 +141,7 @@ inline void check_threads(const Case& c, Random& random) {
 
 inline void check_weight(const Case& c, Random& random, bool every_batch = true) {
   if (c.handle == nullptr) return;
-  check_threads(c, random);  // first, while what is made at the first call is not yet there
+  check_threads(c, random);
   for (int batch = 1; batch <= 33; ++batch)
     if (every_batch || batch == 1 || batch == 4 || batch == 8 || batch == 17 || batch == 33)
       check_linear(c, batch, batch % 2 == 0, random);
@@ -175,6 +194,7 @@ inline void check_sparse() {
       for (bool lookup : {false, true}) {
         check_weight(sparse(name, pattern, lookup, kind, random), random, columns < 10000);
         check_spreads_no_further(sparse(name, pattern, lookup, kind, random, false), random);
+        check_others_stay(sparse(name, pattern, lookup, kind, random), random);
       }
     };
     // Banks of one to four registers, where values are of 8 bits; the others take panels.
@@ -195,7 +215,23 @@ inline void check_sparse() {
     with("long", 20, 2600, [](int r) { return 30 * (r % 4); });
     with("long gaps", 40, 9000, [](int r) { return r % 6; });
     with("long rows with long gaps", 3, 65536, [](int) { return 90; });
+    // Panels of floats are made where 36 of 64 rows have something in a strip of 32 columns.
+    with("just too little", 64, 32, [](int r) { return r < 35; });
+    with("just enough", 64, 32, [](int r) { return r < 36; });
+    with("enough in some blocks", 150, 70, [](int r) { return r < 64 ? 2 : r % 5 == 0 ? 9 : 0; });
     with("very long", 5, 70001, [](int r) { return 40 * (r % 3); });
+  }
+  Pattern apart(2, 200001, [](int) { return 0; }, random);  // a strip between with nothing in it
+  apart.column_of = {5, 200000, 7, 65535, 131072};
+  apart.starts = {0, 2, 5};
+  check_weight(sparse("apart", apart, false, Values::kInt8, random), random, false);
+  check_rows(sparse("apart", apart, true, Values::kFloat, random), random);
+  for (int columns : {131072, 131073})
+    check_linear(sparse("of whole strips", Pattern(2, columns, [](int) { return 90; }, random), false, Values::kFloat, random), 5, true, random);
+  for (Values kind : {Values::kFloat, Values::kInt8}) {
+    const Case empty = sparse("empty", Pattern(1000, 500, [](int) { return 0; }, random), false, kind, random);
+    check(dopant_weight_bytes(empty.handle.get()) <= 4 * 1000, "%s takes %lld bytes", empty.name.c_str(),
+          static_cast<long long>(dopant_weight_bytes(empty.handle.get())));
   }
 }
 
