@@ -211,7 +211,7 @@ struct SparseFloatPanels {
 
   // Sixteen rows of the block whose units have this end, from the `first` on. A sum that is NaN may be so by a zero that fills up,
   // times infinity.
-  __attribute__((noinline)) void add_without_zeros(int32_t end, int first, const float* x, float* totals) const {
+  __attribute__((noinline, cold)) void add_without_zeros(int32_t end, int first, const float* x, float* totals) const {
     const auto block = std::lower_bound(ends.begin(), ends.end(), end);
     for (int r = first; r < first + 16; ++r) {
       totals[r] = 0.0f;

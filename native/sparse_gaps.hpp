@@ -127,8 +127,9 @@ struct SparseGaps {
     slices.push_back(slice);
   }
 
-  // A sum that is NaN may be so by a zero that fills up, times infinity.
-  __attribute__((noinline)) static Vec<W> without_zeros(const float* x, const uint16_t* places, const T* value, int steps) {
+  // A sum that is NaN may be so by a zero that fills up, times infinity. Cold, or the loops around would keep their registers in
+  // memory for its sake.
+  __attribute__((noinline, cold)) static Vec<W> without_zeros(const float* x, const uint16_t* places, const T* value, int steps) {
     Vec<W> sums{};
     for (int step = 0; step < steps * kSlice; step += kSlice)
       for (int n = 0; n < W; ++n)

@@ -104,7 +104,7 @@ struct SixteenRows {
   }
 
   template <int N>
-  __attribute__((noinline)) Vec<N> without_zeros(const float* x, int n) const {
+  __attribute__((noinline, cold)) Vec<N> without_zeros(const float* x, int n) const {
     Vec<N> sum{};
     for (int k = n; k < steps * kRows; k += kRows)
       if (numbers[k] != 0.0f) sum += numbers[k] * load<N>(x + offsets[k]);
