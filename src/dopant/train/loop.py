@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +221,11 @@ class _Training:
         try:
             self.recorded.load(inputs, targets, self.states)
         except RuntimeError as error:  # no reason to lose the run
-            self.log.write("graph", step=step, failed=str(error).partition("\n")[0])
+            reason = str(error).partition("\n")[0]
+            self.log.write("graph", step=step, failed=reason)
+            warnings.warn(
+                f"step {step} cannot be recorded as a CUDA graph ({reason}); the run goes on without", stacklevel=2
+            )
             self.recorded = None
         return self.recorded
 

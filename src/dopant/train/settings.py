@@ -86,7 +86,7 @@ class TrainSettings(_Settings):
         trace_every: steps between two looks at the paths' sizes (0: once an epoch).
         tf32: multiply in TensorFloat-32 on a GPU that can, see `dopant.ops.precision`; evaluation never does.
         cuda_graph: on one GPU, record a step once and replay it, see `dopant.train.graph`: less waiting for Python,
-            the same numbers up to rounding.
+            the same numbers up to rounding. Where that fails a warning says why, and the run goes on without.
         checkpoint_every: steps between checkpoints (0: at the end of an epoch only).
     """
 
