@@ -8,7 +8,6 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "arena.hpp"
@@ -78,18 +77,11 @@ struct SparseFloatPanels {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     PlacedRows to = order.placed(scales, y, lanes, arena);
-    for (const float* end = x + lanes; x < end;) {
-      const auto next = [&](auto count) {
+    for (const float* end = x + lanes; x < end;)
+      with_width(end - x, [&](auto count) {
         multiply_lanes<count>(x, to, arena);
         x += count, to.y += count;
-      };
-      if (end - x >= 16)
-        next(std::integral_constant<int, 16>());
-      else if (end - x >= 8)
-        next(std::integral_constant<int, 8>());
-      else
-        next(std::integral_constant<int, 4>());
-    }
+      });
   }
 
  private:

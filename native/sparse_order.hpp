@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "arena.hpp"
@@ -57,6 +59,17 @@ struct PlacedRows {
         transpose_block<P>(totals + place, height, [&](int r, Vec<P> total) { add<P>(place + r, 0, factors * total); });
   }
 };
+
+// f(P) for the largest P of 16, 8 and 4 that is not more than the lanes that are left.
+template <class F>
+inline void with_width(std::ptrdiff_t left, F f) {
+  if (left >= 16)
+    f(std::integral_constant<int, 16>());
+  else if (left >= 8)
+    f(std::integral_constant<int, 8>());
+  else
+    f(std::integral_constant<int, 4>());
+}
 
 struct SparseOrder {
   int rows = 0, columns = 0;

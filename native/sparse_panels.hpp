@@ -12,7 +12,6 @@
 #pragma once
 
 #include <cstring>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -57,20 +56,14 @@ struct SparsePanels : PackedPanels {
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);
     PlacedRows to = order.placed(scales, y, lanes, arena);
-    const auto next = [&](auto count) {
-      apply_digits<count>(x + (to.y - y), to, arena);
-      to.y += count;
-    };
-    for (int left = lanes; left > 0; left = lanes - static_cast<int>(to.y - y)) {
-      if (exact && left >= 32 && apply_floats(x + (to.y - y), to, arena))
-        to.y += 32;
-      else if (left >= 16)
-        next(std::integral_constant<int, 16>());
-      else if (left >= 8)
-        next(std::integral_constant<int, 8>());
+    for (const float* end = x + lanes; x < end;)
+      if (exact && end - x >= 32 && apply_floats(x, to, arena))
+        x += 32, to.y += 32;
       else
-        next(std::integral_constant<int, 4>());
-    }
+        with_width(end - x, [&](auto count) {
+          apply_digits<count>(x, to, arena);
+          x += count, to.y += count;
+        });
   }
 
  private:
