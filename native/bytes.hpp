@@ -12,11 +12,6 @@
 
 namespace dopant {
 
-#if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
-constexpr bool kBytes = true;
-#else
-constexpr bool kBytes = false;
-#endif
 constexpr int kByteZero = 128;  // the first digit of zero
 constexpr int kMostByteColumns = 1 << 16;  // of more, a sum of products could exceed 32 bits
 

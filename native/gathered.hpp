@@ -7,8 +7,8 @@
 
 namespace dopant {
 
-template <int N, class Place>
-inline Vec<N> gathered(const float* from, const Place* at) {
+template <int N>
+inline Vec<N> gathered(const float* from, const uint16_t* at) {
   Vec<N> v;
   for (int lane = 0; lane < N; ++lane) v[lane] = from[at[lane]];
   return v;

@@ -72,7 +72,7 @@ WeightPointer make_sparse(int rows, int columns, bool lookup, const int64_t* sta
       for (int64_t i = starts[r]; i < starts[r + 1]; ++i)
         if (const int64_t column = column_of[i] - first; column >= 0 && column < width)
           entries.push_back({r, static_cast<uint16_t>(column), values[i]});
-    SparseOrder::sort(entries);
+    sort_by_rows(entries);
     if (lookup)
       strips.push_back(std::make_shared<SparseLookup<T>>(rows, width, entries, scales));
     else

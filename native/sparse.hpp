@@ -51,7 +51,7 @@ class Sparse final : public Weight {
     each([&](int row, uint16_t column, T value) {
       if (column >= first && column < first + count) entries.push_back({row, static_cast<uint16_t>(column - first), value});
     });
-    SparseOrder::sort(entries);
+    sort_by_rows(entries);
     return std::make_shared<Sparse>(rows, count, entries, scales_.empty() ? nullptr : scales_.data(), fast_);
   }
 

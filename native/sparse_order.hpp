@@ -15,6 +15,8 @@
 
 namespace dopant {
 
+#if defined(__AVX512F__)
+
 inline std::vector<int32_t> inverse(const std::vector<int32_t>& order, int count) {
   std::vector<int32_t> result(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) result[order[i]] = i;
@@ -89,7 +91,7 @@ struct SparseOrder {
     for (auto& entry : entries) entry.column = static_cast<uint16_t>(place_of_column[entry.column]);
     result.place_of_row = inverse(better(entries, order_of(in_row)), rows);
     for (auto& entry : entries) entry.row = result.place_of_row[entry.row];
-    sort(entries);
+    sort_by_rows(entries);
     result.place_of_row.resize((result.place_of_row.size() + 31) / 32 * 32);
     result.column_at.resize((result.column_at.size() + 31) / 32 * 32);
     return result;
@@ -103,14 +105,7 @@ struct SparseOrder {
       entry.row = row_at[entry.row];
       entry.column = static_cast<uint16_t>(column_at[entry.column]);
     }
-    sort(entries);
-  }
-
-  // By rows, and by columns within a row.
-  template <class T>
-  static void sort(std::vector<Entry<T>>& entries) {
-    const auto before = [](const auto& a, const auto& b) { return a.row != b.row ? a.row < b.row : a.column < b.column; };
-    if (!std::is_sorted(entries.begin(), entries.end(), before)) std::sort(entries.begin(), entries.end(), before);
+    sort_by_rows(entries);
   }
 
   size_t bytes() const { return (place_of_row.size() + column_at.size()) * 4; }
@@ -147,14 +142,10 @@ struct SparseOrder {
 
  private:
   static Vec<W> from_places(const float* values, const int32_t* places) {
-#if defined(__AVX512F__)
     return (Vec<W>)_mm512_i32gather_ps(_mm512_loadu_si512(places), values, 4);
-#else
-    Vec<W> v{};
-    for (int lane = 0; lane < W; ++lane) v[lane] = values[places[lane]];
-    return v;
-#endif
   }
 };
+
+#endif
 
 }  // namespace dopant
