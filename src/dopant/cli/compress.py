@@ -82,6 +82,9 @@ def compress(
     The structures are fitted to the trained weights, then trained on with the schedule of the dense model.
     """
     from dopant.recipes.pipeline import compress as run
+    from dopant.train.memory import keep_freed_memory
+
+    keep_freed_memory()
 
     with watching(out.name, out, quiet=quiet):
         report = run(

@@ -84,6 +84,9 @@ def train(
     with --resume.
     """
     from dopant.recipes.pipeline import train as run
+    from dopant.train.memory import keep_freed_memory
+
+    keep_freed_memory()
 
     speaks = not accelerate or os.environ.get("RANK", "0") == "0"  # one of all processes
     quiet = quiet or not speaks

@@ -1,4 +1,4 @@
-"""How precisely a GPU multiplies float32 matrices."""
+"""How float32 matrices are multiplied: how precisely on a GPU, and by which library on a processor."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 
 import torch
 
+from dopant.ops.onednn import fastest_products
+
 
 @contextmanager
 def matrix_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """Within it float32 products on a GPU, cuDNN's LSTM included, are TensorFloat-32's or are not.
 
     TensorFloat-32 keeps 10 of the 23 bits of each operand's mantissa and sums in float32, several times as fast.
-    The setting that torch starts with is neither: on for cuDNN, off for all else. On other devices nothing changes.
+    The setting that torch starts with is neither: on for cuDNN, off for all else. On a processor they are float32's
+    always, through the faster library (`dopant.ops.onednn`).
     """
     if device.type != "cuda":
-        yield
+        with fastest_products():
+            yield
         return
     places, name, value = _settings(tf32)
     before = [getattr(place, name) for place in places]

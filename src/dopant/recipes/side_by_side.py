@@ -20,6 +20,7 @@ from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.report.records import find_code
 from dopant.report.report import Report
+from dopant.train.memory import keep_freed_memory
 
 _POLL_SECONDS = 0.5
 _TAIL_BYTES = 4096
@@ -153,6 +154,7 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers, with one message for all
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         if job.trained:
             answer.send(report_trained(job.recipe, corpus, job.out, command=options.get("command", ())))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage, expected_index_bytes, sparse_value_bytes
 from dopant.errors import InputError
+from dopant.ops.aligned import aligned_linear
 from dopant.ops.indices import index_bytes
 from dopant.ops.sparse import balanced_mask, sparse_linear, top_k_mask
 from dopant.structures.base import (
@@ -207,7 +208,7 @@ class MaskedWeight(StructuredWeight):
 
     def linear(self, x: Tensor) -> Tensor:
         """A dense product: in training the matrix is held anyway."""
-        return F.linear(x, self.to_dense())
+        return aligned_linear(x, self.to_dense())
 
     def rows(self, index: Tensor) -> Tensor:
         """A look-up under the mask."""
