@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,21 @@ def test_only_within(held_back: None, through: list[tuple[int, ...]]) -> None:
         raise ZeroDivisionError
     linear(*pair(*LARGE))
     assert len(through) == 1
+
+
+def test_other_threads_are_left_alone(held_back: None, through: list[tuple[int, ...]]) -> None:
+    with fastest_products():
+        other = threading.Thread(target=lambda: linear(*pair(*LARGE)))
+        other.start()
+        other.join()
+    assert through == []
+
+
+def test_a_compiler_sees_torchs_own(held_back: None, through: list[tuple[int, ...]]) -> None:
+    compiled = torch.compile(linear, backend="eager", fullgraph=True)
+    with fastest_products():
+        torch.testing.assert_close(compiled(*pair(*LARGE)), F.linear(*pair(*LARGE)))
+    assert through == []
 
 
 @pytest.mark.parametrize(

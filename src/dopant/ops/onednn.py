@@ -11,6 +11,7 @@ import functools
 import math
 import platform
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,27 +23,31 @@ from torch import Tensor
 _LARGE = 1 << 23  # multiply-accumulates, and inputs: with fewer the copies take as long as what they save
 _DEEP = 128
 
-_within = False
+
+class _State(threading.local):
+    within = False
+
+
+_state = _State()
 
 
 @contextmanager
 def fastest_products() -> Iterator[None]:
-    """Within it large products of `linear` go through oneDNN where that is faster; the sums round differently.
+    """Within it large products of `linear` go through oneDNN where that is faster; sums round otherwise.
 
-    Only for code of our own around them: tensors in oneDNN's layout have no second derivative, and no exporter and no
-    compiler knows them.
+    In this thread, and for training and evaluation alone: what oneDNN's layout does not have is a second derivative,
+    and no exporter knows it.
     """
-    global _within
-    before, _within = _within, mkl_holds_back()
+    before, _state.within = _state.within, mkl_holds_back()
     try:
         yield
     finally:
-        _within = before
+        _state.within = before
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., in), weight (out, in) -> (..., out): `torch.nn.functional.linear`."""
-    if _within and _is_large(x, weight):
+    if not torch.compiler.is_compiling() and _state.within and _is_large(x, weight):
         product: Tensor = F.linear(x.to_mkldnn(), weight).to_dense()
         return product
     return F.linear(x, weight)
