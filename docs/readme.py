@@ -2,7 +2,8 @@
 
 `table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part; `epochs`
 the validation perplexities of rows as they train; `bench` is a benchmark; `factors` the picture of an experiment's
-sweep. The record of an experiment that has not been run yet may be missing; then the page says how to make it.
+sweep; `paths` that of a doped row's two paths, drawn here. The record of an experiment that has not been run yet may be
+missing; then the page says how to make it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from pathlib import Path
 
 from dopant.bench.record import Bench
 from dopant.bench.table import markdown as bench_markdown
+from dopant.report.drawing import WIDE
+from dopant.report.plots import path_contributions
 from dopant.report.records import read_kept
 from dopant.report.report import Report, read_report
+from dopant.report.svg import standalone
 from dopant.report.table import markdown_table
+from dopant.report.writing import write_text
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = re.compile(r"(<!-- (table|curves|epochs|bench|factors): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|curves|epochs|bench|factors|paths): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def curves_table(report: Report) -> str:
@@ -58,6 +63,25 @@ def picture(record: str, page: Path) -> str:
     return f"![Loss of perplexity against the factor]({os.path.relpath(file, page.parent)})"
 
 
+def paths_picture(record: str, page: Path) -> str:
+    """The picture of a doped row's two paths, as a link from the page."""
+    row = read_report(ROOT / record).rows[0]
+    return f"![{row.label}: the two paths while training]({os.path.relpath(paths_file(record), page.parent)})"
+
+
+def paths_file(record: str) -> Path:
+    """Where that picture is."""
+    return ROOT / "docs" / "images" / f"{Path(record).parent.name}-{Path(record).stem}-paths.svg"
+
+
+def draw_paths(text: str) -> None:
+    """Draw those that a page names."""
+    for record in re.findall(r"<!-- paths: (\S+) -->", text):
+        drawn = path_contributions(read_report(ROOT / record).rows[0], WIDE, "paths")
+        if drawn is not None:
+            write_text(paths_file(record), standalone(drawn))
+
+
 def filled(text: str, page: Path = ROOT / "README.md") -> str:
     """The text of a page with every table as its record has it now."""
 
@@ -66,6 +90,8 @@ def filled(text: str, page: Path = ROOT / "README.md") -> str:
             made = missing
         elif match[2] == "factors":
             made = picture(match[3], page)
+        elif match[2] == "paths":
+            made = paths_picture(match[3], page)
         elif match[2] == "bench":
             made = bench_markdown(read_kept(ROOT / match[3], Bench))
         elif match[2] == "epochs":
@@ -80,4 +106,5 @@ def filled(text: str, page: Path = ROOT / "README.md") -> str:
 
 if __name__ == "__main__":
     for page in PAGES:
+        draw_paths(page.read_text())
         page.write_text(filled(page.read_text(), page))

@@ -57,13 +57,29 @@ def test_the_table_of_an_experiment_that_was_not_run_yet_says_how_to_make_it() -
         readme.filled("<!-- table: results/mistyped/report.json -->\n<!-- /table -->")
 
 
+def test_the_paths_of_a_row_are_drawn_where_a_page_links_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = "results/ptb-small/doped-kronecker-seed0.json"
+    (tmp_path / record).parent.mkdir(parents=True)
+    (tmp_path / record).write_bytes((ROOT / record).read_bytes())
+    for name in ("images", "experiments"):
+        (tmp_path / "docs" / name).mkdir(parents=True)
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    page = f"<!-- paths: {record} -->\n<!-- /paths -->"
+    readme.draw_paths(page)
+    link = re.search(r"\]\((.+)\)", readme.filled(page, tmp_path / "docs" / "experiments" / "page.md")).group(1)
+    drawn = (tmp_path / "docs" / "experiments" / link).read_text()
+    assert "no structure" in drawn
+    assert "no overlay" in drawn
+
+
 def test_the_readme_has_a_table() -> None:
     assert "<!-- table: results/demo/report.json -->\n| method" in README
 
 
-def test_pictures_and_pages_it_links_to_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_pictures_and_pages_that_are_linked_to_exist(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 def test_names_its_two_commands_and_the_makefile_has_them() -> None:
