@@ -1,5 +1,7 @@
 """A training step of the doped LSTM against torch's dense one (cuDNN's on a GPU), interleaved in one run.
 
+On a GPU also as they are replayed when recorded once as a CUDA graph (`training.cuda_graph`).
+
 python benchmarks/training_step.py results/benchmarks/training-step.json
 python benchmarks/training_step.py results/benchmarks/training-step-cuda.json cuda
 """
@@ -21,11 +23,14 @@ from dopant.recipes.run import check_device, device_name
 from dopant.report.records import make_record
 from dopant.structures import DopedWeight, Kronecker, MaskedWeight
 from dopant.train.co_matrix_dropout import RowMasks
+from dopant.train.graph import can_record, record
 from dopant.train.settings import CoMatrixDropout
 
 HIDDEN, LAYERS, BATCH, STEPS, FACTOR = 650, 2, 20, 35, 25
 SHAPES = ((52, 26), (50, 50))
 WARM_UP, ROUNDS = 3, 21
+DENSE = "dense nn.LSTM"
+Step = Callable[[], Tensor]
 
 
 def doped_lstm() -> LSTM:
@@ -38,17 +43,36 @@ def doped_lstm() -> LSTM:
     return lstm
 
 
-def step_of(lstm: nn.Module, x: Tensor, draw: Callable[[], None]) -> Callable[[], None]:
+def step_of(lstm: nn.Module, x: Tensor) -> Step:
     """Forward and backward over one unroll."""
 
-    def step() -> None:
+    def step() -> Tensor:
         lstm.zero_grad(set_to_none=True)
-        draw()
-        lstm(x)[0].sum().backward()
-        if x.is_cuda:  # which is only told what to do, and does it later
-            torch.cuda.synchronize()
+        total: Tensor = lstm(x)[0].sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total.detach()
 
     return step
+
+
+def masked_step_of(lstm: LSTM, x: Tensor, *, recorded: bool) -> Step:
+    """The same with co-matrix dropout, whose masks are drawn anew for each step."""
+    masks = RowMasks(lstm, CoMatrixDropout(rate=0.1), 10)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> None:
+        masks.draw(0, generator, (STEPS, BATCH), slice(0, BATCH))
+        if recorded:
+            masks.settle()
+
+    draw()
+    step = record(step_of(lstm, x), x.device) if recorded else step_of(lstm, x)
+
+    def whole() -> Tensor:
+        draw()
+        return step()
+
+    return whole
 
 
 def main(path: Path, device: str = "cpu") -> None:
@@ -56,26 +80,29 @@ def main(path: Path, device: str = "cpu") -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.randn(STEPS, BATCH, HIDDEN, device=device, requires_grad=True)  # as what comes from an embedding
-    plain, masked = doped_lstm().to(device), doped_lstm().to(device)
-    masks = RowMasks(masked, CoMatrixDropout(rate=0.1), 10)
-    generator = torch.Generator().manual_seed(0)
-    cases = {
-        "dense nn.LSTM": step_of(nn.LSTM(HIDDEN, HIDDEN, LAYERS).to(device), x, lambda: None),
-        "doped": step_of(plain, x, lambda: None),
-        "doped, co-matrix dropout": step_of(
-            masked, x, lambda: masks.draw(0, generator, (STEPS, BATCH), slice(0, BATCH))
-        ),
+    cases: dict[str, Step] = {
+        DENSE: step_of(nn.LSTM(HIDDEN, HIDDEN, LAYERS).to(device), x),
+        "doped": step_of(doped_lstm().to(device), x),
+        "doped, co-matrix dropout": masked_step_of(doped_lstm().to(device), x, recorded=False),
     }
+    if can_record(x.device):
+        cases |= {
+            f"{DENSE}, recorded": record(step_of(nn.LSTM(HIDDEN, HIDDEN, LAYERS).to(device), x), x.device),
+            "doped, recorded": record(step_of(doped_lstm().to(device), x), x.device),
+            "doped, co-matrix dropout, recorded": masked_step_of(doped_lstm().to(device), x, recorded=True),
+        }
     times: dict[str, list[float]] = {name: [] for name in cases}
     cpu: dict[str, list[float]] = {name: [] for name in cases}  # tells what was waiting for other programs
     for turn in range(WARM_UP + ROUNDS):
         for name, step in cases.items():
             started, busy = time.perf_counter(), time.process_time()
             step()
+            if x.is_cuda:  # which is only told what to do, and does it later
+                torch.cuda.synchronize()
             if turn >= WARM_UP:
                 times[name].append(1e3 * (time.perf_counter() - started))
                 cpu[name].append(1e3 * (time.process_time() - busy))
-    dense, dense_cpu = (statistics.median(taken["dense nn.LSTM"]) for taken in (times, cpu))
+    dense, dense_cpu = (statistics.median(taken[DENSE]) for taken in (times, cpu))
     rows = []
     for name, taken in times.items():
         low, median, high = statistics.quantiles(taken, n=4)
@@ -83,15 +110,15 @@ def main(path: Path, device: str = "cpu") -> None:
         row = {"case": name, "median_ms": median, "quartiles_ms": [low, high], "against_dense": median / dense}
         rows.append({**row, "median_cpu_ms": busy, "cpu_against_dense": busy / dense_cpu})
         print(
-            f"{name:26} {median:7.1f} ms (quartiles {low:.1f}-{high:.1f}), {median / dense:.2f}x dense; "
+            f"{name:36} {median:7.1f} ms (quartiles {low:.1f}-{high:.1f}), {median / dense:.2f}x dense; "
             f"of the processor {busy:.1f} ms, {busy / dense_cpu:.2f}x dense"
         )
     shape = {"hidden": HIDDEN, "layers": LAYERS, "batch": BATCH, "steps": STEPS, "factor": FACTOR, "threads": 1}
-    record = json.loads(make_record([], seed=0, device=device_name(device)).model_dump_json()) | {
+    told = json.loads(make_record([], seed=0, device=device_name(device)).model_dump_json()) | {
         "command": "python " + " ".join(sys.argv)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": record}, indent=1) + "\n")
+    path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": told}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
