@@ -5,7 +5,7 @@ from math import inf, nan
 import pytest
 
 from dopant.report import words
-from dopant.report.report import Distillation, Report
+from dopant.report.report import Distillation, Report, SeedLine
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,25 @@ def test_distillation_is_part_of_the_protocol(report: Report) -> None:
     distilled = report.protocol.model_copy(update={"distillation": Distillation(weight=0.5, temperature=2.0)})
     told = "distilled from the dense model's predictions, weight 0.5, temperature 2, seed 1."
     assert told in words.protocol_line(report.model_copy(update={"protocol": distilled}))
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        (["NVIDIA H200", "NVIDIA H200"], "SGD, in TensorFloat-32, seed"),
+        (["NVIDIA H200", "cpu"], "SGD, in TensorFloat-32 on the GPU, seed"),
+        (["cpu", "cpu"], "SGD, seed"),
+        ([], "SGD, seed"),
+    ],
+)
+def test_tensor_float_32_is_told_of_gpus_alone(report: Report, devices: list[str], told: str) -> None:
+    protocol = report.protocol.model_copy(update={"optimiser": "SGD, in TensorFloat-32"})
+    rows = report.rows[: len(devices)]
+    for number, device in enumerate(devices):
+        record = protocol.model_copy(update={"machine": protocol.machine.model_copy(update={"device": device})})
+        line = SeedLine(record=record, perplexity_valid=1.0, perplexity_test=1.0, loss_percent=None, train_seconds=1.0)
+        rows = (*rows[:number], rows[number].model_copy(update={"seeds": (line,)}), *rows[number + 1 :])
+    assert told in words.protocol_line(Report(protocol=protocol, rows=rows or report.rows))
 
 
 def test_the_protocol_names_what_a_perplexity_depends_on(report: Report) -> None:

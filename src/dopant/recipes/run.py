@@ -27,6 +27,7 @@ from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
 from dopant.report.records import Record, find_code, make_record
 from dopant.report.report import (
+    TENSOR_FLOAT,
     CurvePoint,
     Distillation,
     PathPoint,
@@ -235,7 +236,7 @@ def schedule(recipe: Recipe) -> dict[str, Any]:
         "optimiser": (
             f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
             f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
-            + (", in TensorFloat-32" if training.tf32 else "")
+            + (TENSOR_FLOAT if training.tf32 else "")
         ),
         "start": recipe.start,
     }

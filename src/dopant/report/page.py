@@ -116,7 +116,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         ("Target", f"{words.target(protocol)} by {protocol.count}, of the {words.scope(protocol)}"),
         ("Distillation", words.distillation(protocol)),
         ("Stored as", protocol.storage),
-        ("Optimiser", protocol.optimiser),
+        ("Optimiser", words.optimiser(report)),
         ("Epochs", str(protocol.epochs)),
         (
             "Mini-batches",

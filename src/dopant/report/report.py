@@ -9,6 +9,8 @@ from pydantic import Field
 
 from dopant.report.records import Count, Kept, Number, Record, read_kept, write_kept
 
+TENSOR_FLOAT = ", in TensorFloat-32"
+
 
 class Tokens(Kept):
     """Tokens of each split."""
@@ -37,6 +39,7 @@ class Protocol(Record):
         unroll: time steps of one mini-batch.
         state_carried: the LSTM's state goes from one mini-batch to the next.
         valid_batch, test_batch: streams that the split is cut into for evaluation.
+        optimiser: in words; at their end `TENSOR_FLOAT` where the recipe asks for that, which only a GPU has.
         start: "scratch"; "dense": from a trained dense model; "mixed": of joined rows, as their labels say.
         distillation: None where the text alone was learnt from, or where joined rows differ in it, as their labels say.
         target: "25x" or "1.2MB".

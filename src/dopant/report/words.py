@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 
 from dopant.report.records import Machine, Record
-from dopant.report.report import Protocol, Report, Row
+from dopant.report.report import TENSOR_FLOAT, Protocol, Report, Row
 
 MISSING = "–"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -149,6 +149,21 @@ def machine(machine: Machine) -> str:
     return f"{device}{machine.cpu}, {counted(machine.threads, 'thread')}"
 
 
+def optimiser(report: Report) -> str:
+    """How weights were moved. TensorFloat-32 is a setting of a recipe, and only a GPU has it."""
+    told = report.protocol.optimiser
+    plain = told.removesuffix(TENSOR_FLOAT)
+    on_gpu = {record.machine.device != "cpu" for record in _records(report)}
+    if plain == told or on_gpu == {True}:
+        return told
+    return f"{told} on the GPU" if True in on_gpu else plain
+
+
+def _records(report: Report) -> list[Record]:
+    """Of every run behind a report."""
+    return [line.record for row in report.rows for line in row.seeds] or [report.protocol]
+
+
 def _made_by(records: Sequence[Record]) -> str:
     """Everything that differs among the runs, each once."""
 
@@ -166,7 +181,6 @@ def _made_by(records: Sequence[Record]) -> str:
 def protocol_line(report: Report) -> str:
     """The protocol in one paragraph, to stand under a table; of joined runs, whatever made them."""
     protocol = report.protocol
-    records = [line.record for row in report.rows for line in row.seeds] or [protocol]
     several = any(len(row.seeds) > 1 for row in report.rows)
     means = " (mean ± standard deviation; loss against the dense row of the same seed)" if several else ""
     tokens = protocol.tokens
@@ -178,11 +192,11 @@ def protocol_line(report: Report) -> str:
         f"vocabulary {count(protocol.vocabulary)}), model {protocol.model}, computed from the files; "
         f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
-        f"{protocol.optimiser}, {distilled}{seeds(report)}{means}. "
+        f"{optimiser(report)}, {distilled}{seeds(report)}{means}. "
         f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
         f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
         f"the file is that of the whole model. "
-        f"{_made_by(records)}"
+        f"{_made_by(_records(report))}"
     )
 
 
