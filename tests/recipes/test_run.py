@@ -107,6 +107,8 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
             "Low rank (LMF), distilled 0.25 at temperature 2",
         ),
         ({"training": {"distillation": {"weight": 1.0}}}, "Doped Kronecker, distilled 1"),
+        ({"training": {"sparsify": {"allocation": "global"}}}, "Doped Kronecker, pruned globally"),
+        ({"method": "lmf", "training": {"sparsify": {"allocation": "global"}}}, "Low rank (LMF)"),
         ({"model": {"size": "medium"}}, "Doped Kronecker"),
         ({"model": {"size": "medium", "dropout": 0.35}}, "Doped Kronecker, dropout 0.35"),
     ],
@@ -121,6 +123,8 @@ def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) ->
     recipe = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6}}})
     assert label(recipe) == label(recipe, usual_end=0.6)
     assert label(recipe, usual_end=0.5) == label(recipe) + ", pruned until 60%" * tells
+    globally = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6, "allocation": "global"}}})
+    assert label(globally, usual_end=0.5) == label(recipe) + ", pruned globally until 60%" * tells
 
 
 def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dopant.cost import Storage
+from dopant.errors import RecipeError
 from dopant.models import SIZES, LanguageModel, LanguageModelConfig
 from dopant.plan import Target, make_plan
 from dopant.recipes.read import recipe_from
@@ -33,6 +34,15 @@ def test_a_size_brings_its_model_and_schedule_and_what_is_given_stands_above(siz
 )
 def test_targets(data: dict[str, object], target: Target) -> None:
     assert recipe_from(data).plan_target() == target
+
+
+@pytest.mark.parametrize(
+    "where", [{"structure": {"per_bank": 4}}, {"targets": [{"pattern": "re:.*", "structure": {"per_bank": 4}}]}]
+)
+def test_banks_have_their_numbers_from_the_plan(where: dict[str, object]) -> None:
+    recipe_from(where)
+    with pytest.raises(RecipeError, match="per_bank spreads as many"):
+        recipe_from({**where, "training": {"sparsify": {"allocation": "global"}}})
 
 
 def test_the_layout_of_the_lstm_follows_the_methods_unless_given() -> None:

@@ -6,9 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from dopant.errors import InputError
 from dopant.layers import Linear
 from dopant.structures import Dense, Doped, DopedWeight, Kronecker, LowRank, MaskedWeight, Sparse, SparseWeight
-from dopant.train.overlay import Annealing, Overlay, close_overlays, drop_smallest, open_overlays, prune
+from dopant.train.overlay import (
+    Annealing,
+    Overlay,
+    close_overlays,
+    drop_smallest,
+    open_overlays,
+    prune,
+    prune_globally,
+)
 from dopant.train.settings import Sparsify
 
 DOPED = Doped(Kronecker(((3, 2), (2, 4))), Sparse(5))
@@ -48,6 +57,49 @@ def test_the_count_is_exact_at_every_step(begin: float, end: float, every: int, 
         with torch.no_grad():  # training goes on, also beneath the mask
             overlay.weight.matrix += torch.randn(10, 30, generator=generator)
     assert expected == 17
+
+
+def test_globally_the_largest_of_all_stay() -> None:
+    generator = torch.Generator().manual_seed(1)
+    small, large = torch.randn(6, 5, generator=generator), 3.0 * torch.randn(5, 4, generator=generator)
+    overlays = [Overlay("small", full(small), 3), Overlay("large", full(large), 2)]
+    annealing = Annealing(overlays, Sparsify(begin=0.1, end=0.5, every=5, allocation="global"), 100)
+    before = [torch.ones_like(overlay.weight.mask) for overlay in overlays]
+    for step in range(60):
+        annealing.before_step(step)
+        masks = [overlay.weight.mask for overlay in overlays]
+        if step >= 10 and (step % 5 == 0 or step == 50) and step <= 50:
+            left = max(0.0, 1 - (step - 10) / 40) ** 3
+            assert sum(int(mask.sum()) for mask in masks) == round(3 + 27 * left) + round(2 + 18 * left)
+            entries = [overlay.weight.matrix.detach().abs() for overlay in overlays]
+            least = min(float(entry[mask].min()) for entry, mask in zip(entries, masks, strict=True) if mask.any())
+            for entry, mask, was in zip(entries, masks, before, strict=True):
+                assert not (mask & ~was).any()
+                assert not (entry[was & ~mask] > least).any()
+        before = [mask.clone() for mask in masks]
+        with torch.no_grad():
+            for overlay in overlays:
+                overlay.weight.matrix += 0.1 * torch.randn(overlay.weight.shape, generator=generator)
+    assert [int(mask.sum()) for mask in before] != [3, 2]
+    layer = nn.ModuleList(
+        Linear(n, m, weight=overlay.weight) for overlay, (m, n) in zip(overlays, ((6, 5), (5, 4)), strict=True)
+    )
+    close_overlays(layer)
+    assert sum(part.weight.values.numel() for part in layer) == 5
+
+
+def test_globally_a_matrix_may_be_left_with_nothing() -> None:
+    weights = [full(torch.tensor([[1.0, 2.0]])), full(torch.tensor([[float("nan"), 8.0, 9.0]]))]
+    for count, left in ((4, [2, 2]), (9, [2, 2]), (2, [0, 2]), (0, [0, 0])):
+        prune_globally(weights, count)
+        assert [int(weight.mask.sum()) for weight in weights] == left
+    assert weights[0].compact().to_dense().tolist() == [[0.0, 0.0]]
+
+
+def test_banks_are_not_shared_globally() -> None:
+    overlay = Overlay("w", full(torch.randn(4, 6)), 8, banks=2)
+    with pytest.raises(InputError, match="w has as many non-zeros in each bank"):
+        Annealing([overlay], Sparsify(allocation="global"), 10)
 
 
 def test_banks_are_even_at_every_step() -> None:

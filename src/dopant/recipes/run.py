@@ -348,9 +348,11 @@ def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
     usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
     if recipe.model.dropout != usual["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
-    end = recipe.training.sparsify.end
-    if recipe.prunes and usual_end is not None and end != usual_end:
-        name += f", pruned until {end:.0%}"
+    sparsify = recipe.training.sparsify
+    told = " globally" if sparsify.allocation == "global" else ""
+    told += f" until {sparsify.end:.0%}" if usual_end is not None and sparsify.end != usual_end else ""
+    if recipe.prunes and told:
+        name += f", pruned{told}"
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
     if distillation.weight > 0.0:

@@ -197,6 +197,16 @@ class Recipe(_Section):
             method_named(info.data["method"]).check_options(structure)
         return value
 
+    @model_validator(mode="after")
+    def _banks_are_planned(self) -> Recipe:
+        given = [self.structure, *(rule.structure for rule in self.targets or ())]
+        if self.training.sparsify.allocation == "global" and any((one or {}).get("per_bank") for one in given):
+            raise ValueError(
+                "structure.per_bank spreads as many non-zeros as were planned, and training.sparsify.allocation is "
+                "global; give one of them"
+            )
+        return self
+
     @property
     def joint(self) -> bool:
         """Whether the LSTM is to keep [x; h] as one matrix: as given, else as every method of the recipe wants."""

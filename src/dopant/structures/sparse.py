@@ -102,9 +102,9 @@ def largest(matrix: Tensor, count: int, banks: int = 0, among: Tensor | None = N
     """A mask of the `count` entries of the largest magnitude, spread over banks if there are any.
 
     Args:
-        matrix: (m, n).
+        matrix: (m, n); without banks of any shape.
         count, banks: as in `dopant.ops.sparse`; no banks, no spreading.
-        among: a mask that no other entry may join while it has `count` entries: (m, n), bool.
+        among: a mask that no other entry may join while it has `count` entries: of the matrix's shape, bool.
     """
     scores = matrix.detach().abs()
     if among is not None:

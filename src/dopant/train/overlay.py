@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from dopant.errors import InputError
 from dopant.layers import slots
 from dopant.structures import DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
 from dopant.structures.sparse import largest
-from dopant.train.schedules import sparsity
+from dopant.train.schedules import Schedule, sparsity
 from dopant.train.settings import Sparsify
 
 Start = Literal["scratch", "dense"]
@@ -61,9 +62,18 @@ def _open(name: str, weight: SparseWeight, matrix: Tensor, opened: list[Overlay]
 
 
 class Annealing:
-    """Prunes overlays along the cubic schedule to an exact number of non-zeros, then leaves them alone."""
+    """Prunes overlays along the cubic schedule to an exact number of non-zeros, then leaves them alone.
+
+    Raises:
+        InputError: non-zeros that are spread over banks are to be allocated globally, too.
+    """
 
     def __init__(self, overlays: list[Overlay], settings: Sparsify, steps: int) -> None:
+        if settings.allocation == "global" and (spread := [overlay.name for overlay in overlays if overlay.banks]):
+            raise InputError(
+                f"{spread[0]} has as many non-zeros in each bank as were planned, and training.sparsify.allocation is "
+                "global; set it to each, or leave per_bank out"
+            )
         self.overlays = overlays
         self.settings = settings
         self.last_step = min(int(settings.end * steps), steps - 1)
@@ -75,11 +85,19 @@ class Annealing:
         """Prune if this step is due. What is once pruned stays so."""
         if step > self.last_step or (step % self.settings.every and step != self.last_step):
             return
-        for overlay, schedule in zip(self.overlays, self.schedules, strict=True):
-            entries = overlay.weight.matrix.numel()
-            last = step == self.last_step
-            keep = overlay.nonzeros if last else max(overlay.nonzeros, round((1.0 - schedule(step)) * entries))
-            prune(overlay.weight, keep, overlay.banks)
+        kept = [
+            self._kept(overlay, schedule, step) for overlay, schedule in zip(self.overlays, self.schedules, strict=True)
+        ]
+        if self.settings.allocation == "global":
+            prune_globally([overlay.weight for overlay in self.overlays], sum(kept))
+            return
+        for overlay, count in zip(self.overlays, kept, strict=True):
+            prune(overlay.weight, count, overlay.banks)
+
+    def _kept(self, overlay: Overlay, schedule: Schedule, step: int) -> int:
+        if step == self.last_step:
+            return overlay.nonzeros
+        return max(overlay.nonzeros, round((1.0 - schedule(step)) * overlay.weight.matrix.numel()))
 
 
 def prune(weight: MaskedWeight, nonzeros: int, banks: int = 0) -> None:
@@ -87,6 +105,17 @@ def prune(weight: MaskedWeight, nonzeros: int, banks: int = 0) -> None:
     alive = int(weight.mask.sum())
     if nonzeros < alive:
         weight.mask.copy_(largest(weight.matrix, nonzeros, banks, among=weight.mask))
+
+
+def prune_globally(weights: Sequence[MaskedWeight], nonzeros: int) -> None:
+    """Keep the `nonzeros` largest entries of all weights together, of those that their masks let through."""
+    alive = torch.cat([weight.mask.reshape(-1) for weight in weights])
+    if nonzeros < int(alive.sum()):
+        entries = torch.cat([weight.matrix.detach().reshape(-1) for weight in weights])
+        kept = largest(entries, nonzeros, among=alive)
+        parts = torch.split(kept, [weight.mask.numel() for weight in weights])
+        for weight, part in zip(weights, parts, strict=True):
+            weight.mask.copy_(part.view_as(weight.mask))
 
 
 def close_overlays(model: nn.Module) -> None:

@@ -21,12 +21,17 @@ class Sparsify(_Settings):
 
     `begin` and `end` are fractions of all training steps; between two prunings lie `every` steps. Afterwards the
     mask is frozen.
+
+    Args:
+        allocation: `each` matrix keeps as many of its own largest entries as were planned for it; or `global`ly the
+            largest of all matrices stay, as many in all, which gives more to a layer that needs more.
     """
 
     begin: float = Field(0.1, ge=0.0, le=1.0)
     end: float = Field(0.5, ge=0.0, le=1.0)
     every: int = Field(20, ge=1)
     initial_sparsity: float = Field(0.0, ge=0.0, lt=1.0)
+    allocation: Literal["each", "global"] = "each"
 
     @model_validator(mode="after")
     def _ordered(self) -> Sparsify:
