@@ -134,10 +134,9 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
 
 
 def ramps(trials: tuple[Trial, ...]) -> set[str]:
-    """How rows that prune come to their sparsity, but for when they are done with it, which labels tell."""
-    return {
-        str(trial.recipe.training.sparsify.model_copy(update={"end": 1.0})) for trial in trials if trial.recipe.prunes
-    }
+    """How rows that prune come to their sparsity, but for what labels tell: when they are done, and what is kept."""
+    told = {"end": 1.0, "allocation": "each"}
+    return {str(trial.recipe.training.sparsify.model_copy(update=told)) for trial in trials if trial.recipe.prunes}
 
 
 def test_the_usual_end_of_pruning_is_that_of_most_rows(tmp_path: Path) -> None:
@@ -159,12 +158,12 @@ def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.05, 0.1}
     table = {trial.row: trial.recipe for trial in experiment.trials if trial.row in experiment.rows}
     assert len({label(recipe, usual_end=experiment.usual_end) for recipe in table.values()}) == len(table)
-    if folder.name.startswith("ptb"):
+    if folder.name in ("ptb-small", "ptb-medium"):  # the paper's tables
         assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)
     recipes = {trial.row: trial.recipe for trial in experiment.trials}
     plans = plan_recipes(recipes, dict.fromkeys(recipes, 10_000))
     assert not [plan for plan in plans.values() if isinstance(plan, Exception)]
-    ramp = next(t for t in experiment.trials if t.row == "pruning").recipe.training
-    assert ramp.sparsify.end * ramp.epochs < ramp.constant_epochs  # over before the learning rate first falls
+    ramp = next(t for t in experiment.trials if t.row.startswith("pruning")).recipe.training
+    assert ramp.sparsify.end * ramp.epochs < ramp.constant_epochs + 1  # over when the learning rate first falls
     corpora = {flat(recipe)["corpus"] for recipe in table.values()}
     assert corpora == {"ptb" if folder.name.startswith("ptb") else "python-docs"}
