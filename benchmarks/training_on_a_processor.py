@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -62,6 +63,8 @@ def measure(size: str, library: str, memory: str) -> float:
 
 
 def main(path: Path) -> None:
+    torch.set_num_threads(1)
+    started = datetime.now(UTC)
     cases = list(itertools.product(SHAPES, LIBRARIES, MEMORY))
     times: dict[tuple[str, str, str], list[float]] = {case: [] for case in cases}
     for _, case in itertools.product(range(ROUNDS), cases):
@@ -73,7 +76,9 @@ def main(path: Path) -> None:
         row = {"model": size, "library": library, "freed_memory": memory, "median_ms": median, "all_ms": taken}
         rows.append({**row, "times_faster": usual / median})
         print(f"{size:7} {library:15} {memory:11} {median:7.1f} ms, {usual / median:.2f} times as fast")
-    record = json.loads(make_record([], seed=0).model_dump_json()) | {"command": "python " + " ".join(sys.argv)}
+    record = json.loads(make_record([], seed=0, started=started).model_dump_json()) | {
+        "command": "python " + " ".join(sys.argv)
+    }
     shape = {"vocabulary": VOCABULARY, "factor": FACTOR, "threads": 1, "mkl_holds_back": onednn.mkl_holds_back()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": record}, indent=1) + "\n")

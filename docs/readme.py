@@ -77,7 +77,7 @@ def paths_file(record: str) -> Path:
 def draw_paths(text: str) -> None:
     """Draw those that a page names."""
     for record in re.findall(r"<!-- paths: (\S+) -->", text):
-        drawn = path_contributions(read_report(ROOT / record).rows[0], WIDE, "paths")
+        drawn = None if not_yet(record) else path_contributions(read_report(ROOT / record).rows[0], WIDE, "paths")
         if drawn is not None:
             write_text(paths_file(record), standalone(drawn))
 

@@ -79,10 +79,11 @@ def test_one_of_both_may_be_frozen(held_back: None, frozen: int) -> None:
         ((2, 40, 130), (100, 130), torch.float32),
         ((2, 40, 100), (1200, 100), torch.float32),
         ((130,), (90_000, 130), torch.float32),
+        ((2, 2, 2, 2, 5, 130), (900, 130), torch.float32),
         ((2, 40, 130), (900, 130), torch.float64),
         ((0, 130), (900, 130), torch.float32),
     ],
-    ids=["small", "few inputs", "a vector", "float64", "nothing"],
+    ids=["small", "few inputs", "a vector", "many dimensions", "float64", "nothing"],
 )
 def test_others_stay_with_torch(
     held_back: None,
@@ -116,6 +117,12 @@ def test_other_threads_are_left_alone(held_back: None, through: list[tuple[int, 
         other = threading.Thread(target=lambda: linear(*pair(*LARGE)))
         other.start()
         other.join()
+    assert through == []
+
+
+def test_autocast_is_left_alone(held_back: None, through: list[tuple[int, ...]]) -> None:
+    with fastest_products(), torch.autocast("cpu", torch.bfloat16):
+        assert linear(*pair(*LARGE)).dtype == torch.bfloat16
     assert through == []
 
 

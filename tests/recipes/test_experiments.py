@@ -164,6 +164,7 @@ def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     plans = plan_recipes(recipes, dict.fromkeys(recipes, 10_000))
     assert not [plan for plan in plans.values() if isinstance(plan, Exception)]
     ramp = next(t for t in experiment.trials if t.row.startswith("pruning")).recipe.training
-    assert ramp.sparsify.end * ramp.epochs < ramp.constant_epochs + 1  # over when the learning rate first falls
+    late = folder.name == "underfitting-held"  # over just after the learning rate first falls, elsewhere before
+    assert ramp.sparsify.end * ramp.epochs < ramp.constant_epochs + late
     corpora = {flat(recipe)["corpus"] for recipe in table.values()}
     assert corpora == {"ptb" if folder.name.startswith("ptb") else "python-docs"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dopant.errors import RecipeError
 from dopant.recipes.overrides import arguments, flags
-from dopant.recipes.read import read_recipe, recipe_from, recipe_from_text, resolved_yaml
+from dopant.recipes.read import kept_text, read_recipe, recipe_from, recipe_from_text, resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.text import read_yaml, write_yaml
 
@@ -166,6 +166,20 @@ def test_a_resolved_recipe_reads_back_as_itself(data: dict[str, Any]) -> None:
     assert recipe_from_text(text) == recipe
     assert resolved_yaml(recipe_from_text(text)) == text
     assert set(read_yaml(text, "x").data) == set(Recipe.model_fields)
+
+
+def test_a_kept_recipe_is_compared_by_what_it_says(tmp_path: Path) -> None:
+    recipe, file = recipe_from({"model": "tiny"}), tmp_path / "recipe.yaml"
+    assert kept_text(file, recipe) is None
+    text = resolved_yaml(recipe)
+    for kept in (text, text.replace("    allocation: each\n", ""), "model: tiny\n"):
+        file.write_text(kept)
+        assert kept_text(file, recipe) == kept
+    for other in ("model: small\n", text + "new: 1\n", ""):
+        file.write_text(other)
+        assert kept_text(file, recipe) is None
+    file.write_bytes(b"model: \xff\n")
+    assert kept_text(file, recipe) is None
 
 
 def test_overrides() -> None:

@@ -208,6 +208,21 @@ def test_killed_at(
     assert {path.name for path in tmp_path.iterdir()} == {"m", "m.run"}
 
 
+def test_begun_before_there_was_a_setting(
+    children: Children, train: Callable[[Path], str], unbroken: object, tmp_path: Path
+) -> None:
+    """By an older version: its recipe does not have the line, and the same text told that run from others."""
+    older = """
+resolved = run.resolved_yaml
+run.resolved_yaml = lambda recipe: resolved(recipe).replace("    allocation: each\\n", "")
+"""
+    out = tmp_path / "m"
+    assert children.run(f"{KILL}\n{older}\n{MOMENTS['in the middle of a step']}\n{train(out)}") == -signal.SIGKILL
+    assert "allocation" not in (tmp_path / "m.run" / "recipe.yaml").read_text()
+    assert children.run(train(out)) == 0
+    assert left_by(out) == unbroken
+
+
 def test_killed_again_and_again(
     children: Children, train: Callable[[Path], str], unbroken: object, tmp_path: Path
 ) -> None:

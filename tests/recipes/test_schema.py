@@ -37,7 +37,18 @@ def test_targets(data: dict[str, object], target: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [{"structure": {"per_bank": 4}}, {"targets": [{"pattern": "re:.*", "structure": {"per_bank": 4}}]}]
+    "where",
+    [
+        {"structure": {"per_bank": 4}},
+        {"targets": [{"pattern": "re:.*", "structure": {"per_bank": 4}}]},
+        {
+            "structure": {
+                "kind": "doped",
+                "base": {"kind": "low_rank", "rank": 2},
+                "overlay": {"kind": "sparse", "nonzeros": 9, "per_bank": 4},
+            }
+        },
+    ],
 )
 def test_banks_have_their_numbers_from_the_plan(where: dict[str, object]) -> None:
     recipe_from(where)

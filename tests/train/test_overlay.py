@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,9 @@ from torch import nn
 
 from dopant.errors import InputError
 from dopant.layers import Linear
+from dopant.models import LanguageModel
 from dopant.structures import Dense, Doped, DopedWeight, Kronecker, LowRank, MaskedWeight, Sparse, SparseWeight
+from dopant.train.loop import Result
 from dopant.train.overlay import (
     Annealing,
     Overlay,
@@ -86,6 +90,13 @@ def test_globally_the_largest_of_all_stay() -> None:
     )
     close_overlays(layer)
     assert sum(part.weight.values.numel() for part in layer) == 5
+
+
+def test_globally_nothing_is_nothing(
+    make_model: Callable[..., LanguageModel], run_training: Callable[..., Result]
+) -> None:
+    """A dense model under a recipe that would prune globally."""
+    assert run_training(make_model(), sparsify={"allocation": "global"}).steps == 16
 
 
 def test_globally_a_matrix_may_be_left_with_nothing() -> None:

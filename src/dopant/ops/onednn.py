@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LARGE = 1 << 23  # multiply-accumulates, and inputs: with fewer the copies take as long as what they save
-_DEEP = 128
+_LARGE = 1 << 23  # multiply-accumulates: with fewer, what there is to do beside them takes as long
+_DEEP = 128  # inputs: with fewer, the copy of the result takes as long as what is saved
+_DIMENSIONS = 5  # oneDNN's layout has no more
 
 
 class _State(threading.local):
@@ -47,7 +48,8 @@ def fastest_products() -> Iterator[None]:
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., in), weight (out, in) -> (..., out): `torch.nn.functional.linear`."""
-    if not torch.compiler.is_compiling() and _state.within and _is_large(x, weight):
+    plain = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+    if plain and _state.within and _is_large(x, weight):
         product: Tensor = F.linear(x.to_mkldnn(), weight).to_dense()
         return product
     return F.linear(x, weight)
@@ -55,7 +57,9 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def _is_large(x: Tensor, weight: Tensor) -> bool:
     floats = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    return floats and x.shape[-1] >= _DEEP and x.dim() > 1 and math.prod(x.shape[:-1]) * weight.numel() >= _LARGE
+    if not floats or not 1 < x.dim() <= _DIMENSIONS or x.shape[-1] < _DEEP:
+        return False
+    return math.prod(x.shape[:-1]) * weight.numel() >= _LARGE
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from dopant.data import Corpus
 from dopant.errors import DopantError
 from dopant.recipes.experiments import Experiment, Trial
 from dopant.recipes.places import Places
-from dopant.recipes.read import read_recipe, resolved_yaml
+from dopant.recipes.read import kept_text, read_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.states import State, changed, kept_settings, state_of
 from dopant.report.report import read_report
@@ -95,7 +95,7 @@ def is_there(places: Places) -> bool:
 
 def is_of(places: Places, recipe: Recipe) -> bool:
     """Whether what lies in a run's folder was made with this recipe."""
-    return places.recipe.is_file() and places.recipe.read_bytes() == resolved_yaml(recipe).encode("utf-8")
+    return kept_text(places.recipe, recipe) is not None
 
 
 def is_ready(trial: Trial, folder: Path, text: Corpus | DopantError) -> bool:

@@ -61,6 +61,19 @@ def resolved_yaml(recipe: Recipe) -> str:
     return write_yaml(recipe.model_dump(mode="json"))
 
 
+def kept_text(path: Path, recipe: Recipe) -> str | None:
+    """What a resolved recipe's file says, where that is `recipe`, be it without settings that there were not yet.
+
+    Returns:
+        None where the file says something else, or nothing.
+    """
+    try:
+        text = path.read_text("utf-8")
+        return text if recipe_from_text(text) == recipe else None
+    except (OSError, ValueError, RecipeError):
+        return None
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the library."""
     folder = resources.files("dopant.recipes") / "shipped"

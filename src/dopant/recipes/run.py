@@ -22,7 +22,7 @@ from dopant.plan.methods import method_named
 from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
 from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
-from dopant.recipes.read import resolved_yaml
+from dopant.recipes.read import kept_text, resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
 from dopant.report.records import Record, find_code, make_record
@@ -99,7 +99,7 @@ def run_recipe(
     settings, texts = recipe.training, setting.texts
     columns = texts.columns(settings.batch, settings.unroll)
     processes.streams(settings.batch)
-    text = resolved_yaml(recipe)
+    text = (kept_text(places.recipe, recipe) if resume else None) or resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
     resumed = resume and places.run.exists()
     finished = resume and is_finished(places, fingerprint)

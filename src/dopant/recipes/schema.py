@@ -200,7 +200,7 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _banks_are_planned(self) -> Recipe:
         given = [self.structure, *(rule.structure for rule in self.targets or ())]
-        if self.training.sparsify.allocation == "global" and any((one or {}).get("per_bank") for one in given):
+        if self.training.sparsify.allocation == "global" and any(_spreads(one) for one in given):
             raise ValueError(
                 "structure.per_bank spreads as many non-zeros as were planned, and training.sparsify.allocation is "
                 "global; give one of them"
@@ -246,6 +246,11 @@ class Recipe(_Section):
             "ignore": self.ignore,
             "structure": self.structure,
         }
+
+
+def _spreads(structure: Any) -> bool:
+    """Whether a structure, or one within it, has its non-zeros in banks."""
+    return isinstance(structure, Mapping) and bool(structure.get("per_bank") or any(map(_spreads, structure.values())))
 
 
 def _is_text(value: Any) -> bool:

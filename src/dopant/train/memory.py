@@ -16,6 +16,6 @@ def keep_freed_memory() -> None:
     of the whole process, so not for a user's own.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 1 << 30)
+    # an older glibc takes no more than 32 MiB; one that takes neither is to go on as it does by itself
+    if mallopt is not None and (mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_THRESHOLD, 32 << 20)):
         mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)

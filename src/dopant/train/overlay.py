@@ -109,6 +109,8 @@ def prune(weight: MaskedWeight, nonzeros: int, banks: int = 0) -> None:
 
 def prune_globally(weights: Sequence[MaskedWeight], nonzeros: int) -> None:
     """Keep the `nonzeros` largest entries of all weights together, of those that their masks let through."""
+    if not weights:
+        return
     alive = torch.cat([weight.mask.reshape(-1) for weight in weights])
     if nonzeros < int(alive.sum()):
         entries = torch.cat([weight.matrix.detach().reshape(-1) for weight in weights])
