@@ -218,3 +218,17 @@ def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(extra.importlib, "import_module", missing)
     with pytest.raises(InputError, match=r"onnx is not installed; get it with: pip install 'dopant\[onnx\]'"):
         make_model(model_of(STRUCTURES["dense"]), "step")
+
+
+def test_numbers_that_are_none_are_no_agreement() -> None:
+    class Nothing(OnnxModel):
+        def __init__(self) -> None:
+            pass
+
+        def __call__(self, tokens: Any, state: Any = None) -> Any:
+            logits, (h, c) = model(tokens, state)
+            return logits * torch.nan, (h, c)
+
+    model = model_of(STRUCTURES["doped"])
+    with pytest.raises(ExportError, match="differs from the model by nan"):
+        logits_difference(model, Nothing())

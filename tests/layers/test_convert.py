@@ -223,3 +223,45 @@ def test_a_weight_that_torch_computes_is_not_frozen_in_silence() -> None:
     model = nn.Sequential(parametrized)
     x = torch.randn(2, 3)
     assert torch.equal(convert(model)(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_torchs_transformers_run_in_evaluation(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=norm_first)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    ours = convert(model)
+    x, padding = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    assert isinstance(ours.layers[1].linear1, Linear)  # type: ignore[index,union-attr]
+    with torch.no_grad():
+        for mask in (None, padding):
+            got, want = ours(x, src_key_padding_mask=mask), model(x, src_key_padding_mask=mask)
+            assert torch.allclose(got[~padding], want[~padding], atol=1e-5)
+    assert model.layers[0].activation_relu_or_gelu  # type: ignore[union-attr]
+
+
+def test_a_layer_left_as_it_is_stays_tied() -> None:
+    model = Tagger(tied=True)
+    ours = convert(model, ignore=["head.3"])
+    assert ours.head[3].weight is ours.words.weight.matrix
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model = nn.LSTM(4, 4)
+    model.weight_hh_l0.requires_grad_(False)
+    model.bias_hh_l0.requires_grad_(False)
+    ours = convert(model, joint=False)
+    assert ours.weight_ih_l0.matrix.requires_grad
+    assert not ours.weight_hh_l0.matrix.requires_grad
+    assert ours.bias_l0.requires_grad  # the sum moves if one of the two does
+    with pytest.raises(InputError, match=r"one of weight_ih_l0 and weight_hh_l0 of LSTM '' is frozen.*joint=False"):
+        convert(model)
+
+
+def test_tied_matrices_of_an_lstm_stay_tied_or_are_refused() -> None:
+    model = nn.LSTM(4, 4, num_layers=2)
+    model.weight_hh_l1 = model.weight_hh_l0
+    ours = convert(model, joint=False)
+    assert ours.weight_hh_l1 is ours.weight_hh_l0
+    with pytest.raises(InputError, match=r"weight_ih_l0 and weight_hh_l0 of LSTM ''.*tied.*joint=False"):
+        convert(model)

@@ -17,7 +17,6 @@ from dopant.ops.kronecker import (
     contraction_macs,
     contraction_order,
     factor_shapes,
-    full_rank,
     kronecker_dense,
     kronecker_linear,
     kronecker_rows,
@@ -245,14 +244,6 @@ def test_factor_shapes_are_all_there_are(m: int, n: int, count: int) -> None:
         return sum(ways(number // d, parts - 1) for d in range(1, number + 1) if number % d == 0)
 
     assert len(found) == ways(m, count) * ways(n, count)
-
-
-def test_full_rank() -> None:
-    assert full_rank((2600, 1300), ((52, 26), (50, 50)))
-    assert not full_rank((2600, 1300), ((26, 52), (100, 25)))
-    for shapes in factor_shapes((12, 8)):
-        rank = torch.linalg.matrix_rank(oracle(random_factors(shapes, 1)))
-        assert full_rank((12, 8), shapes) == (int(rank) == 8)
 
 
 def test_shapes_that_do_not_multiply_to_the_matrix() -> None:

@@ -168,3 +168,22 @@ def test_whatever_fits_keeps_the_limit_and_suits_its_shape(
         cost = structure.cost(claim.shape, storage)
         spent += cost.parameters if count == "parameters" else cost.stored_bytes
     assert spent <= limit
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("lmf", {"rank": 2}),
+        ("hmd", {"dense_rows": 2}),
+        ("kronecker", {"shapes": ((25, 26), (26, 50)), "per_gate": True}),
+        ("kronecker", {"shapes": ((52, 26), (50, 50))}),
+    ],
+)
+def test_a_size_that_is_given_leaves_nothing_to_choose(method: str, options: dict[str, object]) -> None:
+    assert METHODS[method].family(MEDIUM, 4, Options(**options)).fixed  # type: ignore[arg-type]
+    assert not METHODS[method].family(MEDIUM, 4, Options()).fixed
+
+
+def test_the_rank_that_a_product_can_have() -> None:
+    assert product_rank(MEDIUM, Kronecker(((52, 26), (50, 50)))) == 1300
+    assert product_rank(MEDIUM, Kronecker(((26, 52), (100, 25)))) == 26 * 25

@@ -42,6 +42,7 @@ def test_a_plain_number_of_bytes() -> None:
         ("nan", "no finite number"),
         ("infx", "no finite number"),
         (math.inf, "no finite number"),
+        pytest.param(10**400, "no finite number", id="beyond all floats"),
         ("1e999x", "no finite number"),
         ("0.5x", "below 1x"),
         ("0", "below 1x"),

@@ -175,3 +175,15 @@ def test_without_a_library_the_model_stays_as_it_is(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(layers, "library", lambda: None)
     assert accelerate(Linear(6, 5)).kernel is None
+
+
+def test_subclasses_are_left_alone() -> None:
+    class Mine(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return -super().forward(x)
+
+    model = accelerate(nn.Sequential(Mine(8, 8), Linear(8, 8)))
+    assert model[0].kernel is None
+    assert model[1].kernel is not None
+    with pytest.raises(InputError, match="no layer of dopant's"):
+        accelerate(Mine(8, 8))

@@ -221,3 +221,10 @@ def test_what_does_not_fit_is_refused(path: str) -> None:
         runtime.initial(0)
     with pytest.raises(InputError, match="the prompt has no tokens"):
         runtime.generate([])
+
+
+def test_a_model_of_halves(path: str) -> None:
+    model = made().half()
+    logits, _ = Runtime(model).step([1])
+    want, _ = Runtime(model.float()).step([1])
+    np.testing.assert_allclose(logits, want, atol=1e-5)

@@ -150,6 +150,7 @@ CONFIGS: dict[str, tuple[Callable[[Config], Any], type[FileError], str]] = {
     "a negative vocabulary": (put("model/config/vocabulary", -30), FileError, "vocabulary"),
     "a million layers": (put("model/config/layers", 10**6), FileError, "layers"),
     "another number of layers": (put("model/config/layers", 3), TensorError, "lstm.weight_l2.*missing"),
+    "a spread beyond all floats": (put("model/config/init", 10**400), FileError, "init|built"),
     "an impossible dropout": (put("model/config/dropout", 2.0), FileError, "dropout"),
     "no joint matrix": (put("model/config/joint", False), TensorError, "weight_l"),
     "ties that are not the model's": (put("model/config/tied", True), FileError, "tied"),

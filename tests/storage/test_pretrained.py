@@ -190,3 +190,19 @@ def test_other_plain_tensors_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(TensorError, match=text):
             from_pretrained(skeleton, tmp_path / "m")
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_an_lstm_alone(joint: bool, tmp_path: Path) -> None:
+    ours = convert(nn.LSTM(4, 6), joint=joint)
+    save_pretrained(ours, tmp_path / "model")
+    back = from_pretrained(nn.LSTM(4, 6), tmp_path / "model")
+    x = torch.randn(3, 2, 4)
+    assert torch.equal(back(x)[0], ours.eval()(x)[0])
+
+
+def test_a_layer_left_as_it_was_that_is_tied(tmp_path: Path) -> None:
+    ours = convert(Tagger(tie=True, bidirectional=False).eval(), ignore=["head.out"])
+    save_pretrained(ours, tmp_path / "model")
+    back = from_pretrained(Tagger(tie=True, bidirectional=False), tmp_path / "model")
+    assert torch.equal(back(TOKENS), ours(TOKENS))

@@ -183,10 +183,33 @@ def test_killed_between_the_two_renames_the_old_folder_is_found(
 def test_what_a_running_writer_has_open_is_left_alone(tmp_path: Path) -> None:
     with written_beside(tmp_path / "model", replace=True) as beside:
         (beside / "a").touch()
-        theirs = beside.with_name(beside.name.rpartition("-")[0] + f"-{os.getppid()}")
-        gone = beside.with_name(beside.name.rpartition("-")[0] + "-999999999")
+        theirs = beside.with_name(beside.name.rsplit("-", 2)[0] + f"-{os.getppid()}-0")
+        gone = beside.with_name(beside.name.rsplit("-", 2)[0] + "-999999999-0")
         theirs.mkdir()
         gone.mkdir()
     write(tmp_path / "model", "x")
     assert theirs.exists()
     assert not gone.exists()
+
+
+def test_two_writers_in_one_process_do_not_mix(tmp_path: Path) -> None:
+    with written_beside(tmp_path / "model", replace=True) as first:
+        (first / "a").write_text("x" * SIZE)
+        write(tmp_path / "model", "y")
+        (first / "b").write_text("x" * SIZE)
+    assert contents(tmp_path / "model") == "x"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_files_are_opened_for_writing_to_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows syncs no others."""
+    flags: dict[str, int] = {}
+    opened = os.open
+
+    def seen(path: Path, flag: int) -> int:
+        flags[path.name] = flag
+        return opened(path, flag)
+
+    monkeypatch.setattr(replace.os, "open", seen)
+    write(tmp_path / "model", "x")
+    assert {flags["a"], flags["b"]} == {os.O_RDWR}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dopant.ops.kronecker import full_rank
+from dopant.plan.families import product_rank
 from dopant.structures import Dense, Kronecker, LowRank, Shape, Stacked
 from dopant.structures.presets import (
     doped_hmd,
@@ -38,7 +38,7 @@ def parameters(structure, shape: Shape = LAYER) -> int:  # type: ignore[no-untyp
 )
 def test_kronecker_alone(factors: tuple[Shape, ...], shape: Shape, count: int) -> None:
     assert parameters(Kronecker(factors), shape) == count
-    assert full_rank(shape, factors)
+    assert product_rank(shape, Kronecker(factors)) == min(shape)
 
 
 def test_kronecker_is_877_times_smaller_and_multiplies_less() -> None:

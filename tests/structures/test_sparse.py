@@ -45,6 +45,12 @@ def test_what_lies_under_the_mask_neither_counts_nor_learns() -> None:
     assert not masked.to_dense()[~mask].any()
 
 
+def test_what_lies_under_the_mask_may_be_anything() -> None:
+    matrix, mask = torch.ones(2, 2), torch.tensor([[True, False], [False, True]])
+    weight = MaskedWeight(matrix.masked_fill(~mask, torch.nan), mask)
+    assert torch.equal(weight.rows(torch.tensor([1, 0])), torch.eye(2).flip(0))
+
+
 def test_compacting_keeps_entries_that_happen_to_be_zero() -> None:
     masked = MaskedWeight(torch.zeros(3, 4), torch.eye(3, 4, dtype=torch.bool))
     assert masked.compact().structure == Sparse(3)

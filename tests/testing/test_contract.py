@@ -187,11 +187,20 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         "fit_finds_the_nearest",
         patched(LowRank, fit=lambda self, matrix: low_rank_fit(self, matrix * 0.9)),
     ),
+    "fit is no number": (
+        "fit_finds_the_nearest",
+        patched(LowRank, fit=lambda self, matrix: low_rank_fit(self, matrix).apply(_spoil)),
+    ),
     "fit keeps the matrix": (
         "fit_leaves_the_matrix",
         patched(LowRank, fit=lambda self, matrix: LowRankWeight(matrix[:, :1].detach(), matrix[:1].detach())),
     ),
 }
+
+
+def _spoil(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.data.fill_(torch.nan)
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -214,6 +223,23 @@ def test_a_state_outside_the_state_dict_is_found(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(AssertionError, match="state_dict"):
         WEIGHT_CHECKS["state_dicts_carry_it"](Hidden(torch.ones(3, 1), torch.ones(1, 3)))
+
+
+def test_a_start_of_no_numbers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        LowRank, "new", lambda self, shape, **options: low_rank_new(self, shape, **options).apply(_spoil)
+    )
+    with pytest.raises(AssertionError, match="standard deviation nan"):
+        CHECKS["new_has_the_promised_spread"](LowRank(2), SHAPE)
+
+
+def test_a_buffer_outside_the_state_dict_is_found() -> None:
+    weight = Sparse(4).new(SHAPE)
+    positions = weight.positions
+    del weight.positions
+    weight.register_buffer("positions", positions, persistent=False)
+    with pytest.raises(AssertionError, match="lacks positions"):
+        WEIGHT_CHECKS["state_dicts_carry_it"](weight)
 
 
 def test_copies_that_share_are_found() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Collection
 
 import torch
@@ -18,7 +19,8 @@ from dopant.structures import DenseWeight, StructuredWeight
 def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = ()) -> nn.Module:
     """A copy of a model in which every nn.Linear, nn.Embedding and nn.LSTM is ours, with dense weights.
 
-    Subclasses of torch's layers are left alone: they may compute something else. Tied parameters stay tied.
+    Subclasses of torch's layers are left alone: they may compute something else. Tied parameters stay tied, frozen ones
+    frozen. In evaluation torch's Transformers no longer take their fast path, which knows tensors only.
 
     Args:
         model: any module; it is not changed.
@@ -26,7 +28,8 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
         ignore: dotted names of layers to leave as they are.
 
     Raises:
-        InputError: a layer uses an option that ours lack, or has hooks, or a name in `ignore` is not there.
+        InputError: a layer uses an option that ours lack, or has hooks; parameters that are to become one are tied to
+            others, or only one of them is frozen; or a name in `ignore` is not there.
     """
     names = {name for name, _ in model.named_modules()}
     if missing := [name for name in ignore if name not in names]:
@@ -34,18 +37,22 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
     _refuse_hooks(model, ignore)
     model = copy.deepcopy(model)
     shared: dict[int, DenseWeight] = {}
+    tied = _tied(model)
     done: dict[int, nn.Module] = {}
 
     def visit(module: nn.Module, name: str) -> nn.Module:
         if name in ignore:
             return module
         if id(module) not in done:
-            ours = _ours(module, name, joint, shared)
+            ours = (
+                _our_lstm(module, name, joint, shared, tied) if type(module) is nn.LSTM else _ours(module, name, shared)
+            )
             done[id(module)] = module if ours is None else ours
             if ours is None:
                 for child, part in list(module._modules.items()):
                     if part is not None:
                         module._modules[child] = visit(part, f"{name}.{child}" if name else child)
+                _leave_fast_path(module)
             else:
                 ours.train(module.training)
         return done[id(module)]
@@ -72,7 +79,21 @@ def revert(model: nn.Module) -> nn.Module:
     return visit(model)
 
 
-def _ours(module: nn.Module, name: str, joint: bool, shared: dict[int, DenseWeight]) -> nn.Module | None:
+def _tied(model: nn.Module) -> set[int]:
+    """The parameters that stand in more than one place."""
+    uses = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
+    return {parameter for parameter, count in uses.items() if count > 1}
+
+
+def _leave_fast_path(module: nn.Module) -> None:
+    if any(isinstance(part, Linear) for part in module.modules()):
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+
+
+def _ours(module: nn.Module, name: str, shared: dict[int, DenseWeight]) -> nn.Module | None:
     if type(module) is nn.Linear:
         linear = Linear(1, 1, weight=_dense(module.weight, shared))
         linear.in_features, linear.out_features = module.in_features, module.out_features
@@ -87,8 +108,6 @@ def _ours(module: nn.Module, name: str, joint: bool, shared: dict[int, DenseWeig
             )
         weight = _dense(module.weight, shared)
         return Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx, weight=weight)
-    if type(module) is nn.LSTM:
-        return _our_lstm(module, joint)
     return None
 
 
@@ -111,30 +130,41 @@ def _dense(parameter: Tensor, shared: dict[int, DenseWeight]) -> DenseWeight:
     weight = shared.get(id(parameter))
     if weight is None:
         weight = shared[id(parameter)] = DenseWeight(parameter.detach())
-        weight.matrix.requires_grad_(parameter.requires_grad)
+        if isinstance(parameter, nn.Parameter):
+            weight.matrix = parameter  # itself: a layer that is left as it is may have it too
     return weight
 
 
-def _our_lstm(module: nn.LSTM, joint: bool) -> LSTM:
+def _our_lstm(module: nn.LSTM, name: str, joint: bool, shared: dict[int, DenseWeight], tied: set[int]) -> LSTM:
+    def merged(*kinds: str) -> list[Tensor]:
+        parts: list[Tensor] = [module.get_parameter(kind) for kind in kinds]
+        if any(id(part) in tied for part in parts):
+            raise InputError(
+                f"{' and '.join(kinds)} of LSTM {name!r} would become one, but a parameter of another place is tied to "
+                f"them; leave the layer as it is with ignore=[{name!r}], or keep its matrices apart with joint=False"
+            )
+        return parts
+
     options = {name: getattr(module, name) for name in _LSTM_OPTIONS}
     with torch.device("meta"):
         lstm = LSTM(**options, joint=joint)
     for suffix in _suffixes(lstm):
-        ih, hh = (module.get_parameter(kind + suffix) for kind in ("weight_ih", "weight_hh"))
-        matrices = {"weight": torch.cat([ih, hh], dim=1)} if joint else {"weight_ih": ih, "weight_hh": hh}
-        if module.proj_size:
-            matrices["weight_hr"] = module.get_parameter("weight_hr" + suffix)
-        for kind, matrix in matrices.items():
-            weight = DenseWeight(matrix.detach().clone())
-            weight.matrix.requires_grad_(ih.requires_grad)
-            setattr(lstm, kind + suffix, weight)
+        if joint:
+            ih, hh = merged("weight_ih" + suffix, "weight_hh" + suffix)
+            if ih.requires_grad != hh.requires_grad:
+                raise InputError(
+                    f"one of weight_ih{suffix} and weight_hh{suffix} of LSTM {name!r} is frozen, and they would become "
+                    "one; keep them apart with joint=False, or freeze both or neither"
+                )
+            matrix = nn.Parameter(torch.cat([ih, hh], dim=1).detach(), requires_grad=ih.requires_grad)
+            setattr(lstm, "weight" + suffix, _dense(matrix, shared))
+        kinds = () if joint else ("weight_ih", "weight_hh")
+        for kind in (*kinds, "weight_hr") if module.proj_size else kinds:
+            setattr(lstm, kind + suffix, _dense(module.get_parameter(kind + suffix), shared))
         if module.bias:
-            biases = [module.get_parameter(kind + suffix) for kind in ("bias_ih", "bias_hh")]
-            setattr(
-                lstm,
-                "bias" + suffix,
-                nn.Parameter((biases[0] + biases[1]).detach(), requires_grad=biases[0].requires_grad),
-            )
+            first, second = merged("bias_ih" + suffix, "bias_hh" + suffix)
+            trained = first.requires_grad or second.requires_grad  # either moves their sum
+            setattr(lstm, "bias" + suffix, nn.Parameter((first + second).detach(), requires_grad=trained))
     return lstm
 
 

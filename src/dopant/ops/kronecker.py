@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dopant.errors import InputError
 from dopant.ops.low_rank import leading_singular, widen
+from dopant.ops.precision import without_autocast
 
 Shape = tuple[int, int]
 
@@ -114,7 +115,8 @@ class _Form(torch.autograd.Function):
         if terms == 1:
             return (first[0][:, None, :, None] * second[0][:, :, None, :]).reshape(a * c, b * d)
         each = second.flatten(2).transpose(0, 1)  # (a or 1, terms, c·d)
-        blocks = first.flatten(1).mT @ each[0] if len(each) == 1 else torch.bmm(first.permute(1, 2, 0), each)
+        with without_autocast(first.device):
+            blocks = first.flatten(1).mT @ each[0] if len(each) == 1 else torch.bmm(first.permute(1, 2, 0), each)
         return blocks.view(a, b, c, d).transpose(1, 2).reshape(a * c, b * d)
 
     @staticmethod
@@ -124,11 +126,13 @@ class _Form(torch.autograd.Function):
         (_, a, b), (terms, each, c, d) = first.shape, second.shape
         arranged = rearrange(grad, (a, b), (c, d)).view(each, -1, c * d)  # (a, b, c·d), or (1, a·b, c·d)
         grad_first = grad_second = None
-        if ctx.needs_input_grad[0]:
-            grad_first = torch.bmm(arranged, second.flatten(2).permute(1, 2, 0)).reshape(a, b, terms).permute(2, 0, 1)
-        if ctx.needs_input_grad[1]:
-            ours = first.reshape(terms, each, -1).transpose(0, 1)  # (a, terms, b), or (1, terms, a·b)
-            grad_second = torch.bmm(ours, arranged).transpose(0, 1).reshape(second.shape)
+        with without_autocast(grad.device):
+            if ctx.needs_input_grad[0]:
+                blocks = torch.bmm(arranged, second.flatten(2).permute(1, 2, 0))
+                grad_first = blocks.reshape(a, b, terms).permute(2, 0, 1)
+            if ctx.needs_input_grad[1]:
+                ours = first.reshape(terms, each, -1).transpose(0, 1)  # (a, terms, b), or (1, terms, a·b)
+                grad_second = torch.bmm(ours, arranged).transpose(0, 1).reshape(second.shape)
         return grad_first, grad_second
 
 
@@ -205,11 +209,6 @@ def factor_shapes(shape: Shape, count: int = 2) -> list[tuple[Shape, ...]]:
     """All ways to write `shape` as `count` factor shapes, ((a_1, b_1), (a_2, b_2), ...), ascending."""
     rows, columns = _factorisations(shape[0], count), _factorisations(shape[1], count)
     return [tuple(zip(a, b, strict=True)) for a, b in itertools.product(rows, columns)]
-
-
-def full_rank(shape: Shape, shapes: Sequence[Shape]) -> bool:
-    """Whether a Kronecker product of factors of these shapes can have the full rank min(m, n)."""
-    return math.prod(min(a, b) for a, b in shapes) == min(shape)
 
 
 def _check_shapes(matrix: Tensor, shapes: Sequence[Shape]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,6 +32,16 @@ def matrix_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
     finally:
         for place, kept in zip(places, before, strict=True):
             setattr(place, name, kept)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Within it products have the dtype of what is multiplied, also where torch's autocast would round it first.
+
+    For a gradient of our own, whose backward pass must find what its forward pass had, and for sparse products, which
+    know no bfloat16.
+    """
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def _settings(tf32: bool) -> tuple[tuple[Any, ...], str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dopant.errors import InputError
+from dopant.ops.precision import without_autocast
 
 _GATHER_ELEMENTS = 1 << 24  # the largest temporary of the plain-gather path
 
@@ -163,7 +164,7 @@ def _multiply(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_feat
             part = x[at : at + step].index_select(1, columns) * values
             output[at : at + step].index_add_(1, rows, part)
         return output
-    with _csr_is_beta():
+    with _csr_is_beta(), without_autocast(x.device):
         matrix = _csr(values, rows, columns, (out_features, x.shape[1]))[0]
         # copied, not a view: autograd lets nobody change a view in place that a function of our own returned
         return x.new_empty(x.shape[0], out_features).copy_((matrix @ x.mT).mT)
@@ -179,7 +180,7 @@ def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
             left, right = g[at : at + step], x[at : at + step]
             total += (left.index_select(1, rows) * right.index_select(1, columns)).sum(0)
         return total
-    with _csr_is_beta():
+    with _csr_is_beta(), without_autocast(x.device):
         pattern, order = _csr(x.new_zeros(rows.numel()), rows, columns, (g.shape[1], x.shape[1]))
         sampled = torch.sparse.sampled_addmm(pattern, g.mT, x, beta=0.0).values()
     return sampled if order is None else torch.empty_like(sampled).index_copy_(0, order, sampled)

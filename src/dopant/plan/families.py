@@ -24,8 +24,10 @@ _BALANCED = 4  # the larger Kronecker factor has at most this many times the ent
 class Family(ABC):
     """Structures for one weight, ordered by size."""
 
-    fixed = False
-    """Whether there is one member only, so that no budget changes it."""
+    @property
+    def fixed(self) -> bool:
+        """Whether there is one member only, so that no budget changes it."""
+        return False
 
     @abstractmethod
     def smallest(self, price: Price) -> Structure:
@@ -41,7 +43,11 @@ class Fixed(Family):
     """One given structure."""
 
     structure: Structure
-    fixed = True
+
+    @property
+    def fixed(self) -> bool:
+        """It is."""
+        return True
 
     def smallest(self, price: Price) -> Structure:
         """The structure."""
@@ -183,6 +189,11 @@ class PerGate(Family):
     family: Family
     rows: int
     gates: int
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the family is."""
+        return self.family.fixed
 
     def smallest(self, price: Price) -> Structure:
         """The cheapest member for each gate."""

@@ -111,11 +111,11 @@ def method_named(name: str) -> Method:
     Raises:
         PlanError: there is none.
     """
-    if name in METHODS:
+    if isinstance(name, str) and name in METHODS:
         return METHODS[name]
     close = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.4)
     way_out = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(METHODS)}"
-    raise PlanError(f"method {name!r} is not known; {way_out}")
+    raise PlanError(f"method {str(name)[:40]!r} is not known; {way_out}")
 
 
 def read_structure(data: Structure | Options | Mapping[str, Any] | None) -> Structure | Options:

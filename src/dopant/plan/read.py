@@ -68,6 +68,8 @@ def _weight(item: Any, storage: Storage) -> PlannedWeight:
         structure.check(size)
     except (FileError, InputError) as error:
         raise PlanError(f"{_short(name)}: {error}") from None
+    except ValueError:  # a product of so many factors that its sides cannot be told
+        raise PlanError(f"{_short(name)}: a structure of sides with thousands of digits, for {size}") from None
     cost = structure.cost(size, FLOAT32 if method is None else storage)
     stated = {key: item[key] for key in costs}
     if stated != asdict(cost):

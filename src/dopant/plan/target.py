@@ -47,8 +47,8 @@ class Target:
         if (self.factor is None) == (self.bytes is None):
             raise PlanError("a target is a factor or a number of bytes: give one of the two")
         if self.factor is not None:
-            if not _is_number(self.factor) or not math.isfinite(self.factor):
-                raise PlanError(f"target {self.factor!r} is no finite number; write a factor such as 25x")
+            if not _is_finite(self.factor):
+                raise PlanError(f"target {str(self.factor)[:40]!r} is no finite number; write a factor such as 25x")
             if self.factor < 1:
                 raise PlanError(
                     f"target {self.factor:g}x is below 1x, which would make the weights larger; a factor says "
@@ -103,7 +103,7 @@ def parse_target(value: str | float, count: Count = "bytes", scope: str = "lstm"
         return Target(factor=number, count=count, scope=scope)
     if not _is_number(value):
         raise PlanError(f"target {value!r} is no number; write a factor such as 25x, or bytes such as 1.2MB")
-    return Target(factor=float(value), count=count, scope=scope)
+    return Target(factor=float(value) if _is_finite(value) else value, count=count, scope=scope)
 
 
 def parse_bytes(value: str | int) -> int:
@@ -138,3 +138,10 @@ def check_scope(scope: str) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, (int, float)) and _is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

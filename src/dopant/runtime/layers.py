@@ -29,7 +29,8 @@ def accelerate(model: M, *, precision: Precision = "exact") -> M:
 
     They do so in `eval()` without gradients, on float32 tensors of the CPU; in training, and for packed sequences, the
     layers compute as before. A layer whose parameters have changed is packed again at its next call (a change behind
-    torch's back, through `parameter.data`, is not seen). Nothing is ever formed dense. Where there is no native library
+    torch's back, through `parameter.data`, is not seen). Subclasses of the layers are left alone: they may compute
+    something else. Nothing is ever formed dense. Where there is no native library
     the model stays as it is, and `dopant env` says why. `layer.kernel = None` takes a kernel off again.
 
     Args:
@@ -40,7 +41,8 @@ def accelerate(model: M, *, precision: Precision = "exact") -> M:
         InputError: an unknown precision, or a model without a layer of dopant's.
     """
     check_precision(precision)
-    layers = [layer for layer in model.modules() if isinstance(layer, (Linear, Embedding, LSTM))]
+    ours = (layer for layer in model.modules() if isinstance(layer, (Linear, Embedding, LSTM)))
+    layers = [layer for layer in ours if type(layer) in _KERNELS]
     if not layers:
         raise InputError("the model has no layer of dopant's; turn torch's into them first: dopant.convert(model)")
     native = library()

@@ -23,7 +23,7 @@ class TorchWeight:
 
     def __init__(self, weight: StructuredWeight) -> None:
         self.shape = weight.shape
-        self.weight = copy.deepcopy(weight).requires_grad_(False)
+        self.weight = copy.deepcopy(weight).float().cpu().requires_grad_(False)
 
     @property
     def bytes(self) -> int:
@@ -64,7 +64,7 @@ class TorchLSTM:
     """As PackedLSTM: a copy of the layers, in torch; it never forms a matrix."""
 
     def __init__(self, lstm: LSTM) -> None:
-        self.lstm = copy.deepcopy(lstm).eval().requires_grad_(False)
+        self.lstm = copy.deepcopy(lstm).float().cpu().eval().requires_grad_(False)
         self.lstm.contraction = "factored"
         self.inputs = lstm.input_size
 

@@ -21,8 +21,8 @@ def converted(model: nn.Module, config: FolderConfig) -> nn.Module:
     """A copy of a module in which those of torch's layers are ours that were ours when the folder was written."""
     names = {*config.weights, *config.tied}
     layers = {name for name, module in model.named_modules() if type(module) in _TORCH_LAYERS}
-    stored = {layer for layer in layers if any(name.rpartition(".")[0] == layer for name in names)}
-    split = {layer for layer in stored if any(name.startswith(f"{layer}.weight_ih_") for name in names)}
+    stored = layers & {name.rpartition(".")[0] for name in names}
+    split = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2].startswith("weight_ih_")} & layers
     if split:
         model = convert(model, joint=False, ignore=layers - split)
     return convert(model, joint=True, ignore=layers - stored)

@@ -210,7 +210,7 @@ def _skeleton(headers: Headers) -> LanguageModel:
     try:
         with torch.device("meta"):
             return LanguageModel(LanguageModelConfig(**given))
-    except (InputError, RuntimeError) as error:
+    except (InputError, RuntimeError, OverflowError) as error:
         raise FileError(f"the model config cannot be built: {error!s:.300}") from error
 
 

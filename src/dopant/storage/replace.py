@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import re
+import secrets
 import shutil
 import socket
 import sys
@@ -18,14 +19,15 @@ from dopant.errors import FileError, InputError
 _PARTIAL = ".partial-"
 _PREVIOUS = ".previous"
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
+_ours: set[str] = set()  # what this process is writing; what else has its number is of one that had it before
 
 
 @contextmanager
 def written_beside(folder: Path, *, replace: bool) -> Iterator[Path]:
     """Give an empty folder to write into; when the block ends well, it takes the place of `folder`.
 
-    At any moment `folder` is the old one, or the new one. What a killed process leaves is a hidden sibling
-    `.NAME.partial-HOST-PID`, which the next writer on that machine removes.
+    At any moment `folder` is the old one, or the new one; of two writers at once the later one's. What a killed process
+    leaves is a hidden sibling `.NAME.partial-HOST-PID-RANDOM`, which the next writer on that machine removes.
 
     Args:
         folder: where the files are to be in the end.
@@ -37,7 +39,8 @@ def written_beside(folder: Path, *, replace: bool) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
-    partial = folder.with_name(f".{folder.name}{_PARTIAL}{host}-{os.getpid()}")
+    partial = folder.with_name(f".{folder.name}{_PARTIAL}{host}-{os.getpid()}-{secrets.token_hex(4)}")
+    _ours.add(partial.name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _restore(folder)
@@ -59,6 +62,8 @@ def written_beside(folder: Path, *, replace: bool) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        _ours.discard(partial.name)
 
 
 def existing(folder: Path) -> Path:
@@ -117,8 +122,8 @@ def _clean(folder: Path, host: str) -> None:
     """Remove what writers of this folder left that are no longer running."""
     prefix = f".{folder.name}{_PARTIAL}{host}-"
     for leftover in folder.parent.iterdir():
-        pid = leftover.name.removeprefix(prefix)
-        if leftover.name.startswith(prefix) and pid.isdigit() and not _running(int(pid)):
+        pid = leftover.name.removeprefix(prefix).partition("-")[0]
+        if leftover.name.startswith(prefix) and pid.isdigit() and leftover.name not in _ours and not _running(int(pid)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -139,7 +144,7 @@ def _sync(path: Path) -> None:
     """Have the disk hold what was written; folders cannot be synced everywhere."""
     if path.is_dir() and os.name != "posix":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what may be written
     try:
         os.fsync(descriptor)
     finally:

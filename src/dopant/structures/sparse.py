@@ -212,7 +212,7 @@ class MaskedWeight(StructuredWeight):
 
     def rows(self, index: Tensor) -> Tensor:
         """A look-up under the mask."""
-        return F.embedding(index, self.matrix) * F.embedding(index, self.mask)
+        return torch.where(F.embedding(index, self.mask), F.embedding(index, self.matrix), 0.0)
 
     def cost(self, storage: Storage = FLOAT32) -> Cost:
         """That of the stored form."""

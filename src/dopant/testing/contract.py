@@ -181,9 +181,13 @@ def state_dicts_carry_it(weight: StructuredWeight) -> None:
     """What state_dict holds is all that W is made of."""
     ours = copy_of(weight, dtype_of(weight))
     state = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    if missing := [name for name, _ in ours.named_buffers() if name not in state]:
+        fail(f"state_dict() lacks {missing[0]}")
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(1.0)
+        for buffer in ours.buffers():
+            buffer.zero_()
     ours.load_state_dict(state)
     same("to_dense() after load_state_dict", ours.to_dense(), weight.to_dense(), 0.0)
 
@@ -260,9 +264,9 @@ def new_has_the_promised_spread(structure: Structure, shape: Shape) -> None:
         if not drawn.any():
             return  # an empty sparse matrix
         spread = float(drawn.double().square().mean().sqrt())
-        if abs(spread / promised - 1) > 0.15:
+        if not abs(spread / promised - 1) <= 0.15:  # nor is NaN
             fail(f"W of new(std={std}) has standard deviation {spread:.4g}, promised is {promised:.4g}")
-        if abs(float(drawn.mean())) > 0.15 * promised:
+        if not abs(float(drawn.mean())) <= 0.15 * promised:
             fail(f"W of new(std={std}) has mean {float(drawn.mean()):.4g}, at a standard deviation of {promised:.4g}")
 
 
@@ -289,18 +293,18 @@ def fit_finds_the_nearest(structure: Structure, shape: Shape) -> None:
         if any(not p.requires_grad for p in weight.parameters()):
             fail("fit makes a weight that cannot be trained")
         error = _distance(weight, strange)
-        if error > float(strange.norm()) * (1 + 1e-6):
+        if not error <= float(strange.norm()) * (1 + 1e-6):  # nor is NaN
             fail(f"fit is off by {error:.4g}, a matrix of zeros by {float(strange.norm()):.4g}")
         if fit_is_exact(structure):
             rounding = 1e3 * torch.finfo(dtype).eps * max(1.0, float(own.norm()))
-            if (off := _distance(structure.fit(own), own)) > rounding:
+            if not (off := _distance(structure.fit(own), own)) <= rounding:
                 fail(f"fit of its own {dtype} matrix of norm {float(own.norm()):.4g} is off by {off:.4g}")
             _is_stationary(weight, strange)
         for part in _parts(structure):
             theirs = copy_of(part.new(shape, std=1.0, generator=seeded(17)), dtype).to_dense().detach()
             for matrix in (strange, theirs):
                 off, alone = _distance(structure.fit(matrix), matrix), _distance(part.fit(matrix), matrix)
-                if off > alone + 1e3 * torch.finfo(dtype).eps * float(matrix.norm()):
+                if not off <= alone + 1e3 * torch.finfo(dtype).eps * float(matrix.norm()):
                     fail(f"fit is off by {off:.6g}, its part {part} alone by {alone:.6g}")
 
 
@@ -376,7 +380,7 @@ def _is_stationary(weight: StructuredWeight, matrix: Tensor) -> None:
     wide = copy_of(weight, torch.float64)
     torch.autograd.backward(0.5 * (wide.to_dense() - matrix.double()).square().sum())
     for name, parameter in wide.named_parameters():
-        if parameter.grad is not None and float(parameter.grad.norm() * parameter.detach().norm()) > rounding:
+        if parameter.grad is not None and not float(parameter.grad.norm() * parameter.detach().norm()) <= rounding:
             fail(
                 f"fit is not the nearest: the error still has the gradient {float(parameter.grad.norm()):.3g} in {name}"
             )

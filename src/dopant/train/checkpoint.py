@@ -54,7 +54,7 @@ def save_checkpoint(
     beside = path.with_name(path.name + ".new")
     try:
         save_file(tensors, beside, metadata)
-        with beside.open("rb") as file:
+        with beside.open("r+b") as file:  # Windows syncs what may be written
             os.fsync(file.fileno())
         beside.replace(path)
     except (OSError, SafetensorError) as error:
