@@ -60,4 +60,4 @@ readme: $(READY)
 	$(BIN)/python docs/readme.py
 
 clean:
-	rm -rf $(VENV) build src/dopant/native/*.so src/dopant/native/*.dylib src/dopant/native/built.txt runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build src/dopant/native/*.so src/dopant/native/*.dylib src/dopant/native/built.txt $(DEMO) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,18 +7,18 @@ An error is relative to the largest output of its sequence; of all errors of a s
 
 from __future__ import annotations
 
-import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from keeping import keep
 from torch import Tensor, nn
 
 import dopant
 from dopant.data import read_corpus
 from dopant.recipes.setting import encode
-from dopant.report.records import make_record
 from dopant.storage.folder import load_model
 
 STEPS, SEQUENCES = 35, 256
@@ -48,6 +48,7 @@ def errors(found: Tensor, wanted: Tensor) -> dict[str, float]:
 
 
 def main(folder: str, corpus: str, path: Path) -> None:
+    started = datetime.now(UTC)
     torch.set_num_threads(1)
     runtime, model = dopant.load(folder), load_model(Path(folder)).model.eval()
     text = read_corpus(corpus)
@@ -67,10 +68,8 @@ def main(folder: str, corpus: str, path: Path) -> None:
         rows.append({"inputs": name, "batch": SEQUENCES, "engine": "torch", **errors(by_torch, wanted)})
         print(rows[-1])
     protocol = {"model": folder, "corpus": text.name, "split": "test", "steps": STEPS, "sequences": SEQUENCES}
-    record = json.loads(make_record([], seed=SEED).model_dump_json()) | {"command": "python " + " ".join(sys.argv)}
-    result = {"what": "exact against float64", **protocol, "kernels": runtime.active, "rows": rows, "record": record}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    result = {"what": "exact against float64", **protocol, "kernels": runtime.active, "rows": rows}
+    keep(path, result, started, seed=SEED)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from keeping import keep
 
 from dopant.cost import Storage
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan.apply import apply_plan
 from dopant.plan.plan import make_plan
-from dopant.report.records import make_record
 from dopant.storage.folder import save
 from dopant.structures import Doped, Kronecker, LowRank, Sparse, Structure
 from dopant.structures.presets import hybrid
@@ -116,12 +117,8 @@ def loading() -> dict[str, object]:
 
 def main(path: Path) -> None:
     torch.set_num_threads(1)
-    result = {"what": "fit and load", "threads": 1, "fits": fits(), "load": loading()}
-    result["record"] = json.loads(make_record([], seed=0).model_dump_json()) | {
-        "command": "python " + " ".join(sys.argv)
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    started = datetime.now(UTC)
+    keep(path, {"what": "fit and load", "threads": 1, "fits": fits(), "load": loading()}, started)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,19 @@ python benchmarks/memory.py results/benchmarks/memory.json
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from keeping import keep
 
 from dopant.cost import Storage
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan.apply import apply_plan
 from dopant.plan.plan import make_plan
-from dopant.report.records import make_record
 from dopant.runtime import Runtime
 from dopant.storage.folder import load_model, save
 
@@ -46,12 +46,8 @@ def held(per_bank: int | None) -> list[dict[str, object]]:
 
 
 def main(path: Path) -> None:
-    result = {"what": "memory of packed weights", "rows": held(None) + held(4)}
-    result["record"] = json.loads(make_record([], seed=0).model_dump_json()) | {
-        "command": "python " + " ".join(sys.argv)
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    started = datetime.now(UTC)
+    keep(path, {"what": "memory of packed weights", "rows": held(None) + held(4)}, started)
 
 
 if __name__ == "__main__":

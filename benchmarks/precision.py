@@ -5,22 +5,23 @@ python benchmarks/precision.py runs/ptb-small/doped-kronecker-cmr-seed0 ptb resu
 
 from __future__ import annotations
 
-import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from keeping import keep
 
 import dopant
 from dopant.data import read_corpus
 from dopant.evaluate import perplexity
 from dopant.recipes.setting import encode, evaluation_columns
-from dopant.report.records import make_record
 
 BATCHES = (1, 8, 16, 32)  # sequences read side by side, parts of the text
 
 
 def main(folder: str, corpus: str, path: Path) -> None:
+    started = datetime.now(UTC)
     torch.set_num_threads(1)
     exact, fast = (dopant.load(folder, precision=precision) for precision in ("exact", "fast"))
     text = read_corpus(corpus)
@@ -32,10 +33,7 @@ def main(folder: str, corpus: str, path: Path) -> None:
         rows.append({"batch": batch, **found, "difference": found["fast"] / found["exact"] - 1})
         print(f"batch {batch}: exact {found['exact']:.4f}, fast {found['fast']:.4f} ({rows[-1]['difference']:+.3%})")
     protocol = {"model": folder, "corpus": text.name, "checksum": text.checksum, "split": "test", "tokens": len(tokens)}
-    record = json.loads(make_record([], seed=0).model_dump_json()) | {"command": "python " + " ".join(sys.argv)}
-    result = {"what": "precision", **protocol, "kernels": fast.active, "rows": rows, "record": record}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    keep(path, {"what": "precision", **protocol, "kernels": fast.active, "rows": rows}, started)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ What is kept is kept for good, so each measurement is a process of its own; the 
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import subprocess
 import sys
@@ -17,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from keeping import keep
 
 from dopant.layers import slots
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.models.sizes import SIZES
 from dopant.ops import onednn
-from dopant.report.records import make_record
 from dopant.structures import DopedWeight, Kronecker, MaskedWeight
 from dopant.train.loop import Run, train
 from dopant.train.memory import keep_freed_memory
@@ -76,12 +75,8 @@ def main(path: Path) -> None:
         row = {"model": size, "library": library, "freed_memory": memory, "median_ms": median, "all_ms": taken}
         rows.append({**row, "times_faster": usual / median})
         print(f"{size:7} {library:15} {memory:11} {median:7.1f} ms, {usual / median:.2f} times as fast")
-    record = json.loads(make_record([], seed=0, started=started).model_dump_json()) | {
-        "command": "python " + " ".join(sys.argv)
-    }
     shape = {"vocabulary": VOCABULARY, "factor": FACTOR, "threads": 1, "mkl_holds_back": onednn.mkl_holds_back()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": record}, indent=1) + "\n")
+    keep(path, {"what": "training step", **shape, "rows": rows}, started)
 
 
 if __name__ == "__main__":

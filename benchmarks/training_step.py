@@ -8,19 +8,19 @@ python benchmarks/training_step.py results/benchmarks/training-step-cuda.json cu
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from keeping import keep
 from torch import Tensor, nn
 
 from dopant.layers import LSTM, slots
 from dopant.recipes.run import check_device, device_name
-from dopant.report.records import make_record
 from dopant.structures import DopedWeight, Kronecker, MaskedWeight
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.graph import can_record, record
@@ -82,6 +82,7 @@ def masked_step_of(lstm: LSTM, x: Tensor, *, recorded: bool) -> Step:
 
 
 def main(path: Path, device: str = "cpu") -> None:
+    started = datetime.now(UTC)
     check_device(device)
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -120,11 +121,7 @@ def main(path: Path, device: str = "cpu") -> None:
             f"of the processor {busy:.1f} ms, {busy / dense_cpu:.2f}x dense"
         )
     shape = {"hidden": HIDDEN, "layers": LAYERS, "batch": BATCH, "steps": STEPS, "factor": FACTOR, "threads": 1}
-    told = json.loads(make_record([], seed=0, device=device_name(device)).model_dump_json()) | {
-        "command": "python " + " ".join(sys.argv)
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"what": "training step", **shape, "rows": rows, "record": told}, indent=1) + "\n")
+    keep(path, {"what": "training step", **shape, "rows": rows}, started, device=device_name(device))
 
 
 if __name__ == "__main__":

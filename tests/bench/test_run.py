@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dopant.bench import dopant_engines
@@ -11,7 +12,8 @@ from dopant.bench.run import Settings, bench
 from dopant.errors import BenchError, InputError
 from dopant.models.language_model import LanguageModel
 from dopant.native import status
-from dopant.runtime.torch_path import TorchLSTM
+from dopant.runtime import torch_path
+from dopant.runtime.torch_path import TorchLSTM, TorchStepper
 
 FIELDS = {"engine", "precision", "part", "case", "batch", "threads", "caches", "median_us", "spread_us"}
 OURS = {"engines": ("dopant", "torch"), "seconds": 0.001, "memory": False}
@@ -85,3 +87,15 @@ def test_an_engine_that_computes_something_else_is_not_timed(
 def test_settings_that_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Settings(**given)
+
+
+@pytest.mark.parametrize("wrong", [7.0, float("nan")])
+def test_steps_are_held_to_torch_too(wrong: float, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(TorchStepper):
+        def step(self) -> Any:
+            return np.full_like(super().step(), wrong)
+
+    monkeypatch.setattr(dopant_engines, "library", lambda: None)
+    monkeypatch.setattr(torch_path, "TorchStepper", Wrong)
+    with pytest.raises(BenchError, match=r"dopant exact differs from torch in float32 by .*\(lstm, step, batch 1\)"):
+        bench(model, Settings(**OURS))

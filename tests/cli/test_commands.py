@@ -213,7 +213,26 @@ def test_compare_by_default(report: Report, tmp_path: Path, pipeline: Pipeline, 
     assert (found["corpus"], found["model"], found["methods"], found["threads"]) == ("python-docs", "tiny", None, 1)
     recipe = recipe_from({}, found["overrides"])
     assert (recipe.target, recipe.count, recipe.scope, recipe.seed) == ("25x", "bytes", "lstm", 0)
-    assert found["announce"] is None
+
+
+@pytest.mark.parametrize(("impossible", "code"), [(False, 2), (True, 0)])
+def test_compare_tells_scripts_that_a_row_failed(
+    impossible: bool, code: int, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dopant: Run
+) -> None:
+    """What no plan could be made for was told before, and was not asked for by name."""
+    from dopant.recipes import pipeline
+
+    row = report.rows[1].model_copy(update={"note": "the loss became nan", "folder": "pruning"})
+
+    def compare(*args: object, announce: Callable[..., None], **options: object) -> Report:
+        announce({"pruning": PlanError("the target cannot be met")} if impossible else {})
+        return report.model_copy(update={"rows": (report.rows[0], row)})
+
+    monkeypatch.setattr(pipeline, "compare", compare)
+    result = dopant("compare", "--out", tmp_path / "out", "--quiet")
+    assert result.exit_code == code
+    assert ("pruning failed, as the table's notes say; --resume tries again" in result.stderr) == (not impossible)
+    assert row.label in result.stdout
 
 
 def test_a_target_in_bytes_is_a_setting(report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run) -> None:
@@ -242,7 +261,7 @@ def test_a_mistaken_flag_is_named(command: list[str], corpus: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("flags", "weight"), [([], 0.0), (["--distill"], 0.5), (["--distill-weight", "0.3"], 0.3)])
+@pytest.mark.parametrize(("flags", "weight"), [([], None), (["--distill"], 0.5), (["--distill-weight", "0.3"], 0.3)])
 def test_distillation(
     flags: list[str], weight: float, report: Report, tmp_path: Path, pipeline: Pipeline, dopant: Run
 ) -> None:

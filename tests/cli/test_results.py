@@ -116,7 +116,7 @@ def test_records_that_do_not_count_are_told_of(
         (["{}", "--rows", ""], "no row is named"),
         (["{}", "--corpus", "nowhere"], "there is no corpus 'nowhere'"),
         (["{}", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["{}", "--device", "meta", "--dry-run"], "needed is auto, cpu or cuda, or cuda:0 for one of several"),
+        (["{}", "--device", "meta", "--dry-run"], "needed is cpu or cuda, or cuda:0 for one of several"),
     ],
 )
 def test_mistakes_are_refused(arguments: list[str], complaint: str, experiment: Path, dopant: Run) -> None:

@@ -160,6 +160,23 @@ def test_mistakes_are_told_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: dense\n", "dense and other are dense, and rows are measured against one"),
+        ("method: lmf\ntokenizer: {size: 5}\n", r"vocabulary is \d+ in dense and 5 in other"),
+        ("method: lmf\nscope: model\n", "scope is lstm in dense and model in other"),
+    ],
+)
+def test_recipes_that_no_table_can_hold_together_are_told_before_training(
+    text: str, message: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "other.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        compared(corpus, tmp_path / "out", ["lmf", str(tmp_path / "other.yaml")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out is a file; a comparison is written as a folder"):
@@ -208,5 +225,17 @@ def test_a_recovery_has_the_sizes_and_schedule_of_the_dense_model(dense_folder: 
         4,
     )
     assert (recipe.training.epochs, recipe.training.unroll) == (7, 5)
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "method: lmf\ntarget: 4x\ncount: parameters\nseed: 7\ntraining: {epochs: 9}\nmodel: {dropout: 0.2}\n"
+    )
+    recipe = recovery_recipe(str(own), dense_folder, [])
+    assert (recipe.target, recipe.count, recipe.seed) == ("4x", "parameters", 7)
+    assert (recipe.training.epochs, recipe.training.unroll, recipe.model.hidden, recipe.model.dropout) == (
+        9,
+        5,
+        16,
+        0.2,
+    )
     with pytest.raises(InputError, match=r"has no recipe\.yaml, so nothing says how it was trained"):
         recovery_recipe("lmf", tmp_path, [])

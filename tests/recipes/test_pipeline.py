@@ -115,8 +115,12 @@ def test_what_cannot_be_compressed_is_refused(corpus: Corpus, dense_folder: Path
 
 
 def test_the_model_is_never_written_over_by_its_own_compression(corpus: Corpus, dense_folder: Path) -> None:
-    with pytest.raises(InputError, match="is the model to be compressed"):
+    with pytest.raises(
+        InputError, match="is the model to be started or learnt from; write the result to another folder"
+    ):
         compress(dense_folder, corpus, out=dense_folder, target="4x", force=True)
+    with pytest.raises(InputError, match="is the model to be started or learnt from"):
+        train("lmf", corpus, out=dense_folder, dense=dense_folder, overrides=["start=dense"], force=True)
     assert evaluate(dense_folder, corpus).perplexity > 1.0
 
 

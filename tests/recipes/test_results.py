@@ -348,7 +348,7 @@ def test_nothing_is_written_where_something_is_wrong(write: Write, corpus: Corpu
     with pytest.raises(InputError, match="device 'abacus' cannot be used"):
         run(folder, tmp_path, corpus, device="abacus")
     for device in ("meta", "cuda:", "CPU"):
-        with pytest.raises(InputError, match=f"device '{device}' cannot be used; needed is auto, cpu or cuda"):
+        with pytest.raises(InputError, match=f"device '{device}' cannot be used; needed is cpu or cuda"):
             run(folder, tmp_path, corpus, device=device, dry_run=True)
     with pytest.raises(InputError, match=r"there is no corpus 'nowhere'.*or name one with --corpus"):
         run(folder, tmp_path, None)

@@ -309,8 +309,8 @@ def test_what_cannot_be_run_leaves_nothing_behind(
 
 
 def test_unknown_devices_and_short_splits_leave_nothing_behind(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
-    for device in ("cuda:99", "toaster"):
-        with pytest.raises(InputError, match=f"device '{device}' cannot be used .*cpu always can"):
+    for device, why in (("cuda:99", "cpu always can"), ("toaster", "needed is cpu or cuda"), ("meta", "needed is cpu")):
+        with pytest.raises(InputError, match=f"device '{device}' cannot be used.*{why}"):
             run_recipe(tiny("lmf"), corpus, tmp_path / "m", device=device)
     short = make_corpus("short", corpus.train, "word", corpus.test)
     with pytest.raises(InputError, match="the valid split of short has 1 token; 2 or more are needed"):

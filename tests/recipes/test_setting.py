@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from dopant.data import Corpus, make_corpus, make_tokenizer
 from dopant.errors import FileError, InputError
 from dopant.layers import slots
 from dopant.models import LanguageModel, LanguageModelConfig
-from dopant.recipes.read import resolved_yaml
-from dopant.recipes.run import run_recipe
+from dopant.recipes.read import recipe_from, resolved_yaml
+from dopant.recipes.run import model_name, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import encode, evaluation_columns, load_dense, load_with_tokenizer, make_setting
 from dopant.storage.folder import save
@@ -171,3 +172,21 @@ def test_folders_that_cannot_be_started_from(tiny: Tiny, corpus: Corpus, dense_f
     odd = save(tmp_path / "odder", LanguageModel(LanguageModelConfig(22, 16)), tokenizer=Odd())
     with pytest.raises(FileError, match=rf"^{re.escape(str(odd / 'tokenizer.json'))}: word tokenizer lacks vocabulary"):
         load_with_tokenizer(odd)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [({"hidden": 8}, "has hidden 16, the recipe's hidden is 8"), ({"tied": True}, "tied")]
+)
+def test_a_dense_model_of_other_sizes_is_refused(
+    model: dict[str, Any], message: str, tiny: Tiny, corpus: Corpus, dense_folder: Path
+) -> None:
+    recipe = tiny("lmf", start="dense", model={"hidden": 16, "layers": 2, **model})
+    with pytest.raises(InputError, match=message):
+        make_setting(recipe, corpus, dense_folder)
+
+
+def test_a_model_has_the_name_of_a_size_only_with_its_sizes() -> None:
+    found = [
+        recipe_from({"model": model}).model for model in ("medium", {"size": "medium", "hidden": 8}, {"tied": True})
+    ]
+    assert [model_name(one) for one in found] == ["medium", "2×8", "2×200, tied"]

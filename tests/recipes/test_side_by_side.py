@@ -133,6 +133,10 @@ def test_how_far_a_run_is_from_the_end_of_its_log(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "st')
     assert os.path.getsize(log) > 4096  # the first line read is cut
     assert last_standing(log, before) == Standing("training", 4010, 5000, 80.5)
+    log.write_text(json.dumps(events[0]) + "\n")
+    assert last_standing(log, Standing("training", 30, 5000, 80.5)) == Standing("training", 50, 5000, 80.5)
+    anew = last_standing(log, Standing("training", 4010, 5000, 80.5))  # what the old run had is gone
+    assert anew == Standing("training", 50, 5000, None)
 
 
 def test_workers_end_with_a_parent_that_was_killed(corpus_folder: Path, tmp_path: Path) -> None:

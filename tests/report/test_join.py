@@ -5,6 +5,7 @@ import pytest
 from dopant.errors import InputError
 from dopant.report import words
 from dopant.report.join import join, join_seeds
+from dopant.report.page import make_page
 from dopant.report.report import CurvePoint, Distillation, Report
 from dopant.report.table import markdown_table
 
@@ -45,6 +46,26 @@ def test_the_protocol_tells_how_rows_began_and_learnt_where_all_of_them_did_so(r
     warmer = join([dense, learnt(pruning, distillation=Distillation(weight=0.5, temperature=1.0)), pruning]).protocol
     assert (warmer.start, warmer.distillation) == ("dense", None)
     assert "distil" not in words.protocol_line(join([dense, pruning, lmf]))
+
+
+def test_what_differs_among_joined_rows_is_told(report: Report) -> None:
+    dense, pruning, lmf, *_ = apart(report)
+    alike = join([dense, pruning, lmf])
+    assert alike.protocol.differing == ()
+    assert "differ" not in words.protocol_line(alike)
+    assert "by the\nsame schedule" in make_page(alike)
+    other = join([dense, pruning, learnt(lmf, epochs=99, target="3x", storage="float16 values")])
+    assert other.protocol.differing == ("epochs", "target", "storage")
+    assert "Rows differ in epochs, target, storage; told are the first's. dopant" in words.protocol_line(other)
+    assert "same schedule" not in make_page(other)
+    assert join([other]).protocol.differing == other.protocol.differing
+    assert join([learnt(dense, target="none"), pruning]).protocol.differing == ()
+
+
+def test_a_comparison_that_begins_with_its_dense_row_is_compressed(report: Report) -> None:
+    other = learnt(apart(report)[2], target="3x")
+    assert join([report, other]).protocol.target == report.protocol.target
+    assert join([report, other]).protocol.differing == ("target",)
 
 
 def test_two_dense_rows_are_refused(report: Report) -> None:

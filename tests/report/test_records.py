@@ -14,7 +14,7 @@ import pytest
 import dopant
 from dopant import version
 from dopant.errors import InputError
-from dopant.report.records import find_code, find_commit, find_machine, make_record, read_record, write_record
+from dopant.report.records import Record, find_code, find_commit, find_machine, make_record, read_kept, write_kept
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_threads_are_those_of_torch() -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     record = make_record(["train"], seed=0, threads=1)
-    assert read_record(write_record(tmp_path / "record.json", record)) == record
+    assert read_kept(write_kept(tmp_path / "record.json", record), Record) == record
 
 
 def test_commit_of_a_clean_checkout(checkout: Path) -> None:
@@ -145,10 +145,10 @@ def test_commit_is_unknown_without_git(checkout: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_reading_is_strict(change: dict[str, object], complaint: str, tmp_path: Path) -> None:
-    path = write_record(tmp_path / "record.json", make_record([], seed=0, threads=1))
+    path = write_kept(tmp_path / "record.json", make_record([], seed=0, threads=1))
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=complaint):
-        read_record(path)
+        read_kept(path, Record)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b"null"])
@@ -156,9 +156,9 @@ def test_what_is_no_record_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"record\.json is not a record"):
-        read_record(path)
+        read_kept(path, Record)
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*nothing\.json: No such file"):
-        read_record(tmp_path / "nothing.json")
+        read_kept(tmp_path / "nothing.json", Record)

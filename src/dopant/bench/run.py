@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,14 +124,15 @@ def bench(
     total = len(settings.parts) * len(settings.threads) * len(settings.cases) * len(settings.batches)
     progress = _Progress(listener, total * len(settings.caches) + settings.memory * len(settings.parts) * len(engines))
     rows: list[Row] = []
-    deviations: list[Deviation] = []
+    deviations: dict[tuple[Part, Engine], list[float]] = {}
     flush = flusher()
     for part, threads in product(settings.parts, settings.threads):
         with _threads(threads):
             progress.say(f"{part}: building {len(engines)} engines for {threads} thread{'s' * (threads > 1)}")
             built = {engine: engine.build(subject, part, threads) for engine in engines}
-            if threads == settings.threads[0]:
-                deviations += _deviations(subject, part, built)
+            for engine, bind in built.items():
+                off = _deviation(subject, part, settings.cases, engine, bind)
+                deviations.setdefault((part, engine), []).append(off)
             for case, batch in product(settings.cases, settings.batches):
                 x = subject.inputs(part, case, batch)
                 runs = {engine: bind(x) for engine, bind in built.items()}
@@ -160,7 +162,10 @@ def bench(
     return Bench(
         rows=tuple(rows),
         memory=memory,
-        deviations=tuple(deviations),
+        deviations=tuple(
+            Deviation(engine=engine.name, precision=engine.precision, part=part, relative=max(found))
+            for (part, engine), found in deviations.items()
+        ),
         limits=limits,
         machine=find_machine(max(settings.threads)),
         protocol=_protocol(subject, engines, settings, name, **record.model_dump(exclude={"machine"})),
@@ -168,22 +173,25 @@ def bench(
     )
 
 
-def _deviations(subject: Subject, part: Part, built: dict[Engine, Bind]) -> list[Deviation]:
-    """Each engine's output over a sequence against torch's in float32, the larger of one stream's and of many."""
-    inputs = [subject.inputs(part, "sequence", batch) for batch in (1, 32)]  # kernels for one and for many differ
+def _deviation(subject: Subject, part: Part, cases: Sequence[CaseName], engine: Engine, bind: Bind) -> float:
+    """The largest of an engine's outputs against torch's in float32, of all cases, for one stream and for many.
+
+    Raises:
+        BenchError: it is no engine of float32 with that.
+    """
     torchs = TORCH.build(subject, part, 1)
-    references = [as_array(torchs(x)()) for x in inputs]
     found = []
-    for engine, bind in built.items():
-        outputs = [as_array(bind(x)()) for x in inputs]
-        relative = max(_relative(*pair) for pair in zip(outputs, references, strict=True))
-        if engine.close and not relative <= CLOSE:
+    for case, batch in product(cases, (1, 32)):  # kernels for one and for many differ
+        x = subject.inputs(part, case, batch)
+        relative = _relative(as_array(bind(x)()), as_array(torchs(x)()))
+        if not math.isfinite(relative) or (engine.close and relative > CLOSE):
             raise BenchError(
-                f"{engine} differs from torch in float32 by {relative:.1e} of the largest output ({part}), more than "
-                f"{CLOSE:.0e}: it computes something else, and its time would mean nothing; leave it out of --engines"
+                f"{engine} differs from torch in float32 by {relative:.1e} of the largest output ({part}, {case}, "
+                f"batch {batch}), more than {CLOSE:.0e}: it computes something else, and its time would mean nothing; "
+                "leave it out of --engines"
             )
-        found.append(Deviation(engine=engine.name, precision=engine.precision, part=part, relative=relative))
-    return found
+        found.append(relative)
+    return max(found)
 
 
 def _relative(output: Array, reference: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -157,8 +158,8 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
     numbers = []
     for word in _words(text):
-        if not word.lstrip("-").isdecimal():
-            raise InputError(f"{option} takes whole numbers joined by commas, such as 1,8,32; got {word!r}")
+        if not re.fullmatch(r"-?[0-9]{1,6}", word):
+            raise InputError(f"{option} takes whole numbers joined by commas, such as 1,8,32; got {word[:40]!r}")
         numbers.append(int(word))
     return tuple(dict.fromkeys(numbers))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +11,7 @@ from dopant.cli.guard import guarded
 from dopant.cli.options import (
     METHODS,
     Corpus,
-    Count,
+    CountOrRecipes,
     Device,
     Force,
     Indices,
@@ -18,11 +19,11 @@ from dopant.cli.options import (
     Out,
     Quiet,
     Resume,
-    Scope,
-    Seed,
+    ScopeOrRecipes,
+    SeedOrRecipes,
     Settings,
-    Target,
     TargetBytes,
+    TargetOrRecipes,
     Values,
     overrides,
 )
@@ -30,6 +31,11 @@ from dopant.cli.output import say
 from dopant.cli.plans import say_plans
 from dopant.cli.progress import progress
 from dopant.cli.show_report import show_report
+from dopant.errors import TrainingError
+
+if TYPE_CHECKING:
+    from dopant.errors import PlanError
+    from dopant.plan import Plan
 
 EXAMPLE = "dopant compare --corpus python-docs --model tiny --target 25x --out runs/first"
 
@@ -45,10 +51,10 @@ def compare(
             "--model", "-m", metavar="MODEL", help="tiny, small, medium, large, or a folder with a trained dense model."
         ),
     ] = "tiny",
-    target: Target = None,
+    target: TargetOrRecipes = None,
     target_bytes: TargetBytes = None,
-    count: Count = "bytes",
-    scope: Scope = "lstm",
+    count: CountOrRecipes = None,
+    scope: ScopeOrRecipes = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +67,7 @@ def compare(
     values: Values = None,
     indices: Indices = None,
     settings: Settings = None,
-    seed: Seed = 0,
+    seed: SeedOrRecipes = None,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", metavar="N", min=1, help="Runs at a time. [default: one a core]"),
@@ -81,6 +87,13 @@ def compare(
     for each method.
     """
     from dopant.recipes.pipeline import compare as run
+
+    plans: dict[str, object] = {}
+
+    def announce(found: Mapping[str, Plan | PlanError]) -> None:
+        plans.update(found)
+        if not quiet:
+            say_plans(found)
 
     with progress(quiet=quiet) as listener:
         report = run(
@@ -103,9 +116,12 @@ def compare(
             device=device,
             force=force,
             resume=resume,
-            announce=None if quiet else say_plans,
+            announce=announce,
             listener=listener,
             command=context.obj or (),
         )
     show_report(report, as_json=as_json)
     say(f"wrote {out / 'report.html'}", quiet=quiet)
+    failed = [row.folder for row in report.rows if row.note and not isinstance(plans.get(row.folder), Exception)]
+    if failed:  # not so what no plan could be made for, which was told and was not asked for by name
+        raise TrainingError(f"{', '.join(failed)} failed, as the table's notes say; --resume tries again")

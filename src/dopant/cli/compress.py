@@ -11,7 +11,7 @@ from dopant.cli.guard import guarded
 from dopant.cli.options import (
     METHODS,
     Corpus,
-    Count,
+    CountOrRecipes,
     Device,
     Force,
     Indices,
@@ -19,11 +19,11 @@ from dopant.cli.options import (
     Out,
     Quiet,
     Resume,
-    Scope,
-    Seed,
+    ScopeOrRecipes,
+    SeedOrRecipes,
     Settings,
-    Target,
     TargetBytes,
+    TargetOrRecipes,
     Threads,
     Values,
     overrides,
@@ -45,10 +45,10 @@ def compress(
     ],
     out: Out,
     corpus: Corpus = "python-docs",
-    target: Target = None,
+    target: TargetOrRecipes = None,
     target_bytes: TargetBytes = None,
-    count: Count = "bytes",
-    scope: Scope = "lstm",
+    count: CountOrRecipes = None,
+    scope: ScopeOrRecipes = None,
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help=f"One of: {METHODS}; or a recipe.")
     ] = "doped-kronecker",
@@ -69,7 +69,7 @@ def compress(
     values: Values = None,
     indices: Indices = None,
     settings: Settings = None,
-    seed: Seed = 0,
+    seed: SeedOrRecipes = None,
     threads: Threads = None,
     device: Device = "cpu",
     force: Force = False,
@@ -79,7 +79,8 @@ def compress(
 ) -> None:
     """Make a trained model small, and recover.
 
-    The structures are fitted to the trained weights, then trained on with the schedule of the dense model.
+    The structures are fitted to the trained weights, then trained on with the schedule of the dense model, or that of
+    the recipe's file if it says one.
     """
     from dopant.recipes.pipeline import compress as run
     from dopant.train.memory import keep_freed_memory
@@ -92,7 +93,7 @@ def compress(
             corpus,
             out=out,
             method=method,
-            distill=distill_weight if distill_weight is not None else DISTILLED if distill else 0.0,
+            distill=distill_weight if distill_weight is not None else DISTILLED if distill else None,
             overrides=overrides(
                 settings,
                 target=target,

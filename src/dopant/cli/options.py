@@ -33,10 +33,14 @@ TargetBytes = Annotated[
 _COUNTED, _COUNTS = "What the factor counts.", "parameters|bytes"
 _SCOPED, _SCOPES = "Of which weights.", "lstm|model|re:PATTERN"
 _RECIPES = "[default: the recipe's]"
+_ELSE = "[default: the recipe's, else {}]"
 Count = Annotated[str, typer.Option("--count", metavar=_COUNTS, help=_COUNTED)]
-Scope = Annotated[str, typer.Option("--scope", metavar=_SCOPES, help=_SCOPED)]
-CountOrRecipes = Annotated[str | None, typer.Option("--count", metavar=_COUNTS, help=f"{_COUNTED} {_RECIPES}")]
-ScopeOrRecipes = Annotated[str | None, typer.Option("--scope", metavar=_SCOPES, help=f"{_SCOPED} {_RECIPES}")]
+CountOrRecipes = Annotated[
+    str | None, typer.Option("--count", metavar=_COUNTS, help=f"{_COUNTED} {_ELSE.format('bytes')}")
+]
+ScopeOrRecipes = Annotated[
+    str | None, typer.Option("--scope", metavar=_SCOPES, help=f"{_SCOPED} {_ELSE.format('lstm')}")
+]
 Values = Annotated[
     str | None,
     typer.Option("--values", metavar="float32|float16|int8", help=f"How the file keeps numbers. {_RECIPES}"),
@@ -51,7 +55,7 @@ Settings = Annotated[
 ]
 _SEEDED = "Seed of every random number."
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help=_SEEDED)]
-SeedOrRecipes = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help=f"{_SEEDED} {_RECIPES}")]
+SeedOrRecipes = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help=f"{_SEEDED} {_ELSE.format(0)}")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Threads that compute; equal bits need equal threads."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,13 +17,14 @@ from dopant.plan.plan import Plan
 from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
 from dopant.recipes.planning import plan_recipes, read_vocabularies
-from dopant.recipes.read import read_recipe, shipped_recipes
+from dopant.recipes.read import read_recipe, shipped_recipes, written_keys
 from dopant.recipes.run import check_device, label
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.join import common_protocol, with_losses
 from dopant.report.page import write_page
+from dopant.report.records import cores
 from dopant.report.report import Report, Row, write_report
 from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
@@ -42,9 +42,9 @@ def compare(
     *,
     out: str | Path,
     target_bytes: int | str | None = None,
-    count: str = "bytes",
-    scope: str = "lstm",
-    seed: int = 0,
+    count: str | None = None,
+    scope: str | None = None,
+    seed: int | None = None,
     overrides: Sequence[str | Override] = (),
     jobs: int | None = None,
     threads: int = 1,
@@ -60,11 +60,12 @@ def compare(
     Args:
         corpus: `python-docs`, a folder, a file, or a corpus.
         model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it.
-        target: a factor such as 25x or bytes such as 1.2MB; None for 25x.
+        target: a factor such as 25x or bytes such as 1.2MB; None for the recipes' own, else 25x.
         methods: names of methods or of shipped recipes, or recipe files; None for every method. Dense is always there.
         out: a folder for the report and one model folder a method.
         target_bytes: bytes, also as 1.2MB; instead of `target`.
-        count, scope: what the factor counts, and of which weights.
+        count, scope: what the factor counts, and of which weights; None for the recipes' own, else bytes and lstm.
+        seed: of every random number; None for the recipes' own, else 0.
         overrides: `training.epochs=3` and the like, for all rows alike.
         jobs: runs at a time; None for one a core.
         threads: threads of each run. Equal seeds give equal bits only with equal threads.
@@ -89,7 +90,9 @@ def compare(
     }
     own = [name for name in recipes if start_folder is None or name != "dense"]
     _claim(out, own, force=force, resume=resume)
-    plans = plan_recipes(recipes, read_vocabularies(recipes, text, tokenizer))
+    vocabularies = read_vocabularies(recipes, text, tokenizer)
+    _check_comparable(recipes, vocabularies)
+    plans = plan_recipes(recipes, vocabularies)
     _check_plans(plans, all_must_do=methods is not None)
     if announce is not None:
         announce(plans)
@@ -101,7 +104,7 @@ def compare(
     ended = run_jobs(
         work,
         text,
-        workers=(os.cpu_count() or 1) if jobs is None else jobs,
+        workers=cores() if jobs is None else jobs,
         threads=threads,
         options={"resume": resume, "force": force, "device": device, "command": tuple(command)},
         listener=listener,
@@ -116,6 +119,24 @@ def compare(
     write_report(report, out / "report.json")
     write_page(report, out / "report.html")
     return report
+
+
+def _check_comparable(recipes: Mapping[str, Recipe], vocabularies: Mapping[str, int]) -> None:
+    """See that one table can have all rows: before training, as after it nothing could be done about it."""
+    dense = [name for name, recipe in recipes.items() if recipe.method == "dense"]
+    if len(dense) > 1:
+        raise InputError(
+            f"{' and '.join(dense)} are dense, and rows are measured against one; "
+            "a recipe of your own for it has the file name dense.yaml"
+        )
+    first, *others = recipes
+    scopes = {name: recipe.scope for name, recipe in recipes.items()}
+    for what, values in (("vocabulary", vocabularies), ("scope", scopes)):
+        if odd := [name for name in others if values[name] != values[first]]:
+            raise InputError(
+                f"{what} is {values[first]} in {first} and {values[odd[0]]} in {odd[0]}, and perplexities and factors "
+                "of the two cannot be compared; give one for all, as with --set, or compare them apart"
+            )
 
 
 def _check_plans(plans: Mapping[str, Plan | PlanError], *, all_must_do: bool) -> None:
@@ -185,7 +206,10 @@ def _recipe(source: str, model: str, start_folder: Path | None, overrides: Seque
 
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:
-    """A shipped recipe made to start from a trained dense model: its sizes and training, fit and then recover."""
+    """A recipe made to start from a trained dense model: of its sizes, fit, and then recovered by the same training.
+
+    A recipe's file that says how to train, or which dropout to have, is followed.
+    """
     if not dense.is_dir():
         raise InputError(f"there is no model folder at {dense}; name the folder of a trained dense model")
     trained = dense / "recipe.yaml"
@@ -194,8 +218,10 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override])
     before = read_recipe(trained)
     model = before.model.model_dump(exclude={"joint"}, exclude_none=True)
     training = before.training.model_dump(include=set(_RECOVERY))
-    kept = [Override(f"model.{key}", value, str(trained)) for key, value in model.items()]
-    kept += [Override(f"training.{key}", value, str(trained)) for key, value in training.items()]
+    theirs = {f"model.{key}": value for key, value in model.items()}
+    theirs |= {f"training.{key}": value for key, value in training.items()}
+    own = {key for key in written_keys(name) if key.startswith("training.") or key == "model.dropout"}
+    kept = [Override(key, value, str(trained)) for key, value in theirs.items() if key not in own]
     return read_recipe(name, [*kept, "start=dense", *overrides])
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from dopant.errors import InputError, RecipeError
 from dopant.plan.target import parse_target
 from dopant.recipes.overrides import Override
 from dopant.recipes.read import checked, read_recipe, read_text
-from dopant.recipes.schema import Recipe
+from dopant.recipes.schema import Recipe, Section
 from dopant.recipes.text import read_yaml
 
 FILE = "experiment.yaml"
@@ -29,10 +29,6 @@ _ALIKE = (
 
 Dropout is not among them: what has fewer weights wants less of it. Where it is not the model's usual, labels say so.
 """
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _seeds(value: list[int]) -> list[int]:
@@ -51,7 +47,7 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=
 Factor = Annotated[str, AfterValidator(_factor)]
 
 
-class Sweep(_Section):
+class Sweep(Section):
     """Rows made again at other factors, as a picture of loss against factor.
 
     Args:
@@ -62,10 +58,10 @@ class Sweep(_Section):
 
     rows: Annotated[list[str], Field(min_length=1)]
     targets: Annotated[list[Factor], Field(min_length=1)]
-    seeds: Seeds = [0]
+    seeds: Seeds = Field(default_factory=lambda: [0])
 
 
-class ExperimentFile(_Section):
+class ExperimentFile(Section):
     """What `experiment.yaml` says; the recipes lie beside it.
 
     Args:

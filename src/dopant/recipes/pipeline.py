@@ -115,10 +115,10 @@ def compress(
     method: str = "doped-kronecker",
     target: str | float | None = None,
     target_bytes: int | str | None = None,
-    count: str = "bytes",
-    scope: str = "lstm",
-    seed: int = 0,
-    distill: float = 0.0,
+    count: str | None = None,
+    scope: str | None = None,
+    seed: int | None = None,
+    distill: float | None = None,
     overrides: Sequence[str | Override] = (),
     threads: int | None = 1,
     device: str = "cpu",
@@ -131,7 +131,7 @@ def compress(
 
     Args:
         model: folder of a trained dense model.
-        distill: weight of the dense model's own distribution in the loss, 0 to 1.
+        distill: weight of the dense model's own distribution in the loss, 0 to 1; None for the recipe's own, else 0.
         method, target, target_bytes, count, scope, overrides: as for `compare`.
 
     Returns:
@@ -140,8 +140,6 @@ def compress(
     Raises:
         DopantError: as for `compare`; or `out` is the model's own folder.
     """
-    if Path(out).resolve() == Path(model).resolve():
-        raise InputError(f"{out} is the model to be compressed; write the result to another folder")
     wanted = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed, distill=distill)
     recipe = recovery_recipe(method, Path(model), [*wanted, *overrides])
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)

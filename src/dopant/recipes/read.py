@@ -35,6 +35,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str | Override] = ()) -> R
     return recipe_from_text(text, overrides, name)
 
 
+def written_keys(path: str | Path) -> set[str]:
+    """The keys, such as "training.epochs", that a recipe's file says itself and does not leave to defaults.
+
+    Raises:
+        RecipeError: the file cannot be read.
+    """
+    return {dotted(key) for key in read_yaml(*_text(path)).lines}
+
+
 def recipe_from_text(text: str, overrides: Sequence[str | Override] = (), name: str = "recipe") -> Recipe:
     """The recipe in a text, called `name` in messages.
 

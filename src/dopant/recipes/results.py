@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from dopant.recipes.states import State, kept_settings, record_file, state_of
 from dopant.report.drawing import WIDE
 from dopant.report.join import check_alike, join_seeds
 from dopant.report.plots import loss_against_factor
-from dopant.report.records import find_code
+from dopant.report.records import cores, find_code
 from dopant.report.report import ExperimentRun, Report, read_report, write_report
 from dopant.report.svg import standalone
 from dopant.report.writing import write_text
@@ -216,8 +215,6 @@ def _check_records(files: Sequence[Path], records: Path) -> None:
 
 
 def _device(device: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):  # torch has devices, too, that compute nothing
-        raise InputError(f"device {device!r} cannot be used; needed is auto, cpu or cuda, or cuda:0 for one of several")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_device(device)
@@ -225,8 +222,7 @@ def _device(device: str) -> str:
 
 
 def _workers(device: str) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if device == "cpu" else min(JOBS_ON_A_GPU, cores)
+    return cores() if device == "cpu" else min(JOBS_ON_A_GPU, cores())
 
 
 def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:

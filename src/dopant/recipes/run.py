@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
 from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
 from dopant.recipes.read import kept_text, resolved_yaml
-from dopant.recipes.schema import Recipe
+from dopant.recipes.schema import ModelSettings, Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
 from dopant.report.records import Record, find_code, make_record
 from dopant.report.report import (
@@ -93,6 +94,8 @@ def run_recipe(
     code = code or find_code()
     places, processes = Places.of(out), Processes(accelerator)
     check_claim(places, force=force, resume=resume)
+    if dense is not None and Path(out).resolve() == Path(dense).resolve():
+        raise InputError(f"{out} is the model to be started or learnt from; write the result to another folder")
     device = device if accelerator is None else str(accelerator.device)
     check_device(device)
     setting = make_setting(recipe, corpus, dense)
@@ -164,6 +167,8 @@ def run_recipe(
 
 def check_device(device: str) -> None:
     """Raise InputError unless torch can compute on `device`."""
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):  # torch has devices, too, that compute nothing
+        raise InputError(f"device {device!r} cannot be used; needed is cpu or cuda, or cuda:0 for one of several")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -229,7 +234,7 @@ def schedule(recipe: Recipe) -> dict[str, Any]:
     """The part of the protocol that the recipe alone decides."""
     training = recipe.training
     return {
-        "model": recipe.model.size or f"{recipe.model.layers}×{recipe.model.hidden}",
+        "model": model_name(recipe.model),
         "batch": training.batch,
         "unroll": training.unroll,
         "epochs": training.epochs,
@@ -240,6 +245,13 @@ def schedule(recipe: Recipe) -> dict[str, Any]:
         ),
         "start": recipe.start,
     }
+
+
+def model_name(model: ModelSettings) -> str:
+    """`medium` where it has the sizes of that, else layers × hidden."""
+    usual = SIZES[model.size].model if model.size else {}
+    same = all(getattr(model, name) == usual.get(name) for name in ("hidden", "layers"))
+    return f"{model.size if same else f'{model.layers}×{model.hidden}'}{', tied' * model.tied}"
 
 
 def meet_byte_target(model: LanguageModel, plan: Plan) -> None:

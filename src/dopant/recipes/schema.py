@@ -30,7 +30,9 @@ SHORTHANDS = {"model": "size", "tokenizer": "kind"}
 """Sections that may be written as one word: `model: tiny` is `model: {size: tiny}`."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """What a mapping of a recipe must look like: no key more, and nothing to change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -69,7 +71,7 @@ MethodName = Annotated[str, AfterValidator(_method)]
 StructureData = Annotated[dict[str, Any], AfterValidator(_structure)]
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """The language model; the vocabulary is the tokenizer's.
 
     Args:
@@ -79,8 +81,8 @@ class ModelSettings(_Section):
     """
 
     size: str | None = None
-    hidden: int = Field(LanguageModelConfig.hidden, ge=1)
-    layers: int = Field(LanguageModelConfig.layers, ge=1)
+    hidden: int = Field(LanguageModelConfig.hidden, ge=1, le=1_000_000)
+    layers: int = Field(LanguageModelConfig.layers, ge=1, le=1_000)
     dropout: float = Field(LanguageModelConfig.dropout, ge=0.0, lt=1.0)
     init: float = Field(LanguageModelConfig.init, gt=0.0, allow_inf_nan=False)
     tied: bool = LanguageModelConfig.tied
@@ -94,7 +96,7 @@ class ModelSettings(_Section):
         return value
 
 
-class TokenizerSettings(_Section):
+class TokenizerSettings(Section):
     """How text becomes token ids.
 
     Args:
@@ -108,14 +110,14 @@ class TokenizerSettings(_Section):
     size: int | None = Field(None, ge=1)
 
 
-class StorageSettings(_Section):
+class StorageSettings(Section):
     """How the numbers of compressed weights are written to the file, see `dopant.cost.Storage`."""
 
     values: Values = "int8"
     indices: Indices = "gaps"
 
 
-class RuleSettings(_Section):
+class RuleSettings(Section):
     """A pattern of weights' names, and a method or structure where it is not the recipe's."""
 
     pattern: Pattern
@@ -123,7 +125,7 @@ class RuleSettings(_Section):
     structure: StructureData | None = None
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One run from text to report.
 
     Args:

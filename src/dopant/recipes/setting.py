@@ -124,7 +124,8 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
         dense: folder of a trained dense model: needed to start from it or to distil, and it brings the vocabulary.
 
     Raises:
-        InputError: the recipe needs a dense model and none is given, or that is not dense.
+        InputError: the recipe needs a dense model and none is given, or that is not dense or, to be started from, of
+            other sizes.
         PlanError: the target cannot be met.
     """
     distils = recipe.training.distillation.weight > 0.0
@@ -199,6 +200,13 @@ def load_with_tokenizer(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
 def _opened(dense: LanguageModel, recipe: Recipe) -> LanguageModel:
     """A copy of a dense model with the recipe's dropout, and with [x; h] as one matrix or two as that has it."""
     joint = recipe.joint
+    for name in ("hidden", "layers", "tied"):
+        own, wanted = getattr(dense.config, name), getattr(recipe.model, name)
+        if own != wanted:
+            raise InputError(
+                f"the dense model to start from has {name} {own}, the recipe's {name} is {wanted}; "
+                f"set model.{name}={own}, or name another dense model"
+            )
     model = LanguageModel(replace(dense.config, joint=joint, dropout=recipe.model.dropout))
     source = dense if joint == dense.config.joint else _rejoined(dense, joint)
     model.load_state_dict(source.state_dict())

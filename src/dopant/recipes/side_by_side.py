@@ -221,7 +221,7 @@ def last_standing(log: Path, before: Standing) -> Standing:
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return before
-    step, steps, perplexity = before.step, before.steps, before.perplexity
+    step, steps, perplexity = before.step, before.steps, None
     for line in lines:
         try:
             entry = json.loads(line)
@@ -231,4 +231,6 @@ def last_standing(log: Path, before: Standing) -> Standing:
             step, steps = entry["step"], entry["steps"]
         elif entry["event"] == "epoch":
             step, perplexity = entry["step"], entry["valid_perplexity"]
+    if perplexity is None and step >= before.step:  # else the run was begun anew, and what it had is gone
+        perplexity = before.perplexity
     return Standing("training", step, steps, perplexity)

@@ -10,6 +10,8 @@ from dopant.report.records import Record
 from dopant.report.report import CurvePoint, Protocol, Report, Row, SeedLine, loss_percent
 
 _ALIKE = ("checksum", "vocabulary", "tokens", "model", "state_carried", "valid_batch", "test_batch", "scope")
+_TRAINING = ("batch", "unroll", "epochs", "optimiser", "seed")
+_BUDGET = ("target", "count", "storage")
 
 
 def join(reports: Sequence[Report]) -> Report:
@@ -62,13 +64,18 @@ def check_alike(reports: Sequence[Report]) -> None:
 
 
 def common_protocol(reports: Sequence[Report]) -> Protocol:
-    """That of the first compressed row, which has a target, without what another started or learnt otherwise.
+    """That of the first compressed row, which has a target, with the names of what differs in another.
 
     Args:
         reports: one at least.
     """
-    compressed = [report.protocol for report in reports if not report.rows[0].dense] or [reports[0].protocol]
+    everything = [report.protocol for report in reports]
+    compressed = [report.protocol for report in reports if not all(row.dense for row in report.rows)] or everything[:1]
     first = compressed[0]
+    differing = [name for name in _TRAINING if any(getattr(one, name) != getattr(first, name) for one in everything)]
+    differing += [name for name in _BUDGET if any(getattr(one, name) != getattr(first, name) for one in compressed)]
+    differing = [*differing, *(name for one in everything for name in one.differing)]
+    first = first.model_copy(update={"differing": tuple(dict.fromkeys(differing))})
     if any(protocol.start != first.start for protocol in compressed):
         first = first.model_copy(update={"start": "mixed"})
     if any(protocol.distillation != first.distillation for protocol in compressed):
@@ -91,8 +98,9 @@ def _mean_row(name: str, reports: Sequence[Report], bases: Mapping[int, float | 
     loss = _mean(seed.loss_percent for seed in seeds)
     if len(rows) == 1:
         return rows[0].model_copy(update={"seeds": seeds, "loss_percent": loss})
-    means = ("byte_factor", "perplexity_valid", "perplexity_test", "train_seconds")
-    whole = ("stored_bytes", "file_bytes", "model_bytes")  # how gaps are coded depends on where the non-zeros are
+    means = ("parameter_factor", "byte_factor", "perplexity_valid", "perplexity_test", "train_seconds")
+    # how gaps are coded depends on where the non-zeros are, and how many fit into a number of bytes on that
+    whole = ("parameters", "nonzeros", "stored_bytes", "file_bytes", "model_parameters", "model_bytes")
     return rows[0].model_copy(
         update={
             "seeds": seeds,

@@ -178,7 +178,7 @@ def find_machine(threads: int | None = None, device: str = "cpu") -> Machine:
         import torch  # seconds to import, and only this line needs it
 
         threads = torch.get_num_threads()
-    return Machine(cpu=_cpu(), cores=_cores(), memory_bytes=_memory_bytes(), os=_os(), threads=threads, device=device)
+    return Machine(cpu=_cpu(), cores=cores(), memory_bytes=_memory_bytes(), os=_os(), threads=threads, device=device)
 
 
 K = TypeVar("K", bound=Kept)
@@ -209,20 +209,6 @@ def read_kept(path: str | Path, kind: type[K]) -> K:
             f"{path} is not a {kind.__name__.lower()} of this version of dopant "
             f"({version.VERSION}); make it again with the command that wrote it:\n  " + "\n  ".join(mistakes[:8]) + more
         ) from error
-
-
-def write_record(path: str | Path, record: Record) -> Path:
-    """Write the record as JSON, whole or not at all."""
-    return write_kept(path, record)
-
-
-def read_record(path: str | Path) -> Record:
-    """Read a record strictly.
-
-    Raises:
-        InputError: the file cannot be read or is not a record.
-    """
-    return read_kept(path, Record)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -258,7 +244,8 @@ def _cpu() -> str:
     return platform.processor() or platform.machine() or UNKNOWN
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -47,6 +47,7 @@ class Protocol(Record):
         scope: "lstm", "model" or "re:PATTERN"; of which weights.
         storage: how numbers are stored, as `str(Storage)`.
         resumed: the run was interrupted and gone on with; `time` and `seconds` are then those of its last part.
+        differing: of joined rows, the fields above and of the record that are not the same for all.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Protocol(Record):
     scope: str
     storage: str
     resumed: bool = False
+    differing: tuple[str, ...] = ()
 
 
 class CurvePoint(Kept):

@@ -137,6 +137,11 @@ def headline(report: Report) -> str:
     return summary(report.best or compressed, report)
 
 
+def differing(protocol: Protocol) -> str:
+    """A sentence on what is told of the first compressed row only; nothing where all rows are alike."""
+    return f"Rows differ in {', '.join(protocol.differing)}; told are the first's. " if protocol.differing else ""
+
+
 def seeds(report: Report) -> str:
     """``seed 0``; ``seeds 0, 1, 2`` where rows are means."""
     found = sorted({line.record.seed for row in report.rows for line in row.seeds}) or [report.protocol.seed]
@@ -195,7 +200,7 @@ def protocol_line(report: Report) -> str:
         f"{optimiser(report)}, {distilled}{seeds(report)}{means}. "
         f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
         f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
-        f"the file is that of the whole model. "
+        f"the file is that of the whole model. {differing(protocol)}"
         f"{_made_by(_records(report))}"
     )
 
