@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class DopantError(Exception):
     """The base of all errors of this library; the command line prints it and exits with code 2."""
@@ -57,3 +60,9 @@ class ExportError(DopantError):
 
 class BenchError(DopantError):
     """A measurement that would mean nothing."""
+
+
+def did_you_mean(got: object, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.6) -> str:
+    """`did you mean 'x'?` for the nearest of `known`; `otherwise`, another way out, where none is near."""
+    near = get_close_matches(str(got), list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else otherwise

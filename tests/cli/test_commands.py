@@ -94,7 +94,7 @@ def test_plan_of_a_model_folder(trained: Path, dopant: Run) -> None:
     [
         (["--target", "0.5x"], "below 1x"),
         (["--target", "soon"], "is no number"),
-        (["--method", "lfm"], "did you mean the shipped 'lmf'?"),
+        (["--method", "lfm"], "did you mean 'lmf'?"),
         (["--model", "gigantic"], "neither tiny, small, medium, large nor a model folder"),
         (["--set", "training.epoch=3"], "did you mean 'epochs'?"),
         (["--method", "lmf", "--target", "1000000x"], "closest possible target"),

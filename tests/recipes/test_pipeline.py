@@ -48,7 +48,7 @@ def test_mistakes_are_told(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
         train("lmf", corpus, out=tmp_path / "m", target=0.5)
     with pytest.raises(RecipeError, match=r"^target_bytes='few': 'few' is no number of bytes"):
         compare(corpus, out=tmp_path / "m", target_bytes="few")
-    with pytest.raises(RecipeError, match="there is no recipe 'lfm'; did you mean the shipped 'lmf'"):
+    with pytest.raises(RecipeError, match="there is no recipe 'lfm'; did you mean 'lmf'"):
         train("lfm", corpus, out=tmp_path / "m")
     with pytest.raises(InputError, match="there is no corpus"):
         train(tiny("lmf"), tmp_path / "nowhere", out=tmp_path / "m")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 
 from dopant.bench.dopant_engines import EXACT, FAST
 from dopant.bench.engine import Engine
 from dopant.bench.onnxruntime_engines import ONNXRUNTIME, ONNXRUNTIME_INT8
 from dopant.bench.torch_engines import TORCH, TORCH_INT8
-from dopant.errors import InputError
+from dopant.errors import InputError, did_you_mean
 
 ENGINES: tuple[Engine, ...] = (EXACT, FAST, TORCH, TORCH_INT8, ONNXRUNTIME, ONNXRUNTIME_INT8)
 NAMES: tuple[str, ...] = tuple(dict.fromkeys(engine.name for engine in ENGINES))
@@ -24,9 +23,8 @@ def choose(names: Sequence[str]) -> tuple[list[Engine], list[str]]:
     """
     for name in names:
         if name not in NAMES:
-            near = get_close_matches(name, NAMES, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}"
-            raise InputError(f"engine {name!r} is not known; {hint}")
+            way_out = did_you_mean(name, NAMES, f"there are {', '.join(NAMES)}")
+            raise InputError(f"engine {name!r} is not known; {way_out}")
     notes = {name: note for name in dict.fromkeys(names) if (note := _missing(name))}
     engines = [engine for engine in ENGINES if engine.name in names and engine.name not in notes]
     said = list(dict.fromkeys(notes.values()))

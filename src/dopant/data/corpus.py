@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dopant.data.python_docs import python_docs
-from dopant.data.text_files import SPLITS, cut_text, did_you_mean, find_splits, read_text, siblings
+from dopant.data.text_files import SPLITS, cut_text, find_splits, nearest, read_text, siblings
 from dopant.errors import InputError
 
 PYTHON_DOCS = "python-docs"
@@ -39,7 +39,7 @@ class Corpus:
             InputError: it is none of train, valid, test.
         """
         if name not in SPLITS:
-            raise InputError(f"unknown split {name!r}; there are {', '.join(SPLITS)}{did_you_mean(name, list(SPLITS))}")
+            raise InputError(f"unknown split {name!r}; there are {', '.join(SPLITS)}{nearest(name, list(SPLITS))}")
         text: str = getattr(self, name)
         return text
 
@@ -85,7 +85,7 @@ def read_corpus(spec: str | Path) -> Corpus:
     except (OSError, RuntimeError) as error:  # a name too long, a folder one may not enter, a ring of links
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not present:
-        hint = did_you_mean(path.name, [*siblings(path), PYTHON_DOCS])
+        hint = nearest(path.name, [*siblings(path), PYTHON_DOCS])
         raise InputError(
             f"there is no corpus {str(spec)!r}; needed is a folder with train, valid and test text, "
             f"a text file, or {PYTHON_DOCS!r}{hint}"

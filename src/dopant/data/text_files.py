@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
-from dopant.errors import InputError
+from dopant.errors import InputError, did_you_mean
 
 SPLITS = ("train", "valid", "test")
 """The names of a corpus's splits, as fields and as command-line values."""
@@ -21,10 +20,10 @@ TWENTIETHS = 20
 MANY_PIECES, FEW_PIECES = 10 * TWENTIETHS, TWENTIETHS
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` for the closest of `known`, or nothing."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of `known`, or nothing."""
+    found = did_you_mean(name, known)
+    return f"; {found}" if found else ""
 
 
 def read_text(path: Path) -> str:
@@ -37,7 +36,7 @@ def read_text(path: Path) -> str:
         if path.is_dir():
             raise InputError(f"{path} is a folder; a text file is needed here")
         if not path.exists():
-            raise InputError(f"there is no file {path}{did_you_mean(path.name, siblings(path))}")
+            raise InputError(f"there is no file {path}{nearest(path.name, siblings(path))}")
         if not path.is_file():
             raise InputError(f"{path} is not a regular file; copy the text into one first")
         data = path.read_bytes()
@@ -112,7 +111,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
 def _missing_split(folder: Path, split: str, names: list[str], present: list[str]) -> str:
     listed = ", ".join(present[:10]) + (", …" if len(present) > 10 else "") if present else "nothing"
     return f"{folder} has no {split} split: looked for {', '.join(names)}; found {listed}" + (
-        did_you_mean(f"{split}.txt", present) or ". A single text file would be split for you"
+        nearest(f"{split}.txt", present) or ". A single text file would be split for you"
     )
 
 

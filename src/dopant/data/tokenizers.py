@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from dopant.data.character import CharacterTokenizer
 from dopant.data.corpus import Corpus
 from dopant.data.huggingface import HuggingFaceTokenizer
-from dopant.data.text_files import did_you_mean
+from dopant.data.text_files import nearest
 from dopant.data.vocabulary import IdArray, brief
 from dopant.data.word import WordTokenizer
 from dopant.errors import FileError, InputError, KindError
@@ -74,7 +74,7 @@ def make_tokenizer(
     if not _exists(path):
         raise InputError(
             f"unknown tokenizer {str(spec)!r}; known are {', '.join(TRAINED)}, or the path of a tokenizer.json"
-            + did_you_mean(str(spec), list(TRAINED))
+            + nearest(str(spec), list(TRAINED))
         )
     if size is not None or minimum is not None:
         raise InputError(f"{path} brings its vocabulary; size and minimum go with {' and '.join(TRAINED)} alone")
@@ -105,6 +105,6 @@ def tokenizer_from(data: object) -> Tokenizer:
         return HuggingFaceTokenizer.from_json(data)
     trained = TRAINED.get(kind) if isinstance(kind, str) else None
     if trained is None:
-        hint = did_you_mean(kind, list(KINDS)) if isinstance(kind, str) else ""
+        hint = nearest(kind, list(KINDS)) if isinstance(kind, str) else ""
         raise KindError(f"unknown tokenizer kind {brief(kind)}; this release knows {', '.join(KINDS)}{hint}")
     return trained.from_json(data)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dopant.errors import FileError, InputError, PlanError
+from dopant.errors import FileError, InputError, PlanError, did_you_mean
 from dopant.plan.families import DopedFamily, Family, Fixed, HybridProducts, Knob, PerGate, Products
 from dopant.structures.base import Shape, Structure
 from dopant.structures.dense import Dense
@@ -113,8 +112,7 @@ def method_named(name: str) -> Method:
     """
     if isinstance(name, str) and name in METHODS:
         return METHODS[name]
-    close = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.4)
-    way_out = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(METHODS)}"
+    way_out = did_you_mean(name, METHODS, f"choose one of {', '.join(METHODS)}", cutoff=0.4)
     raise PlanError(f"method {str(name)[:40]!r} is not known; {way_out}")
 
 
@@ -138,8 +136,7 @@ def read_structure(data: Structure | Options | Mapping[str, Any] | None) -> Stru
     known = [field.name for field in fields(Options)]
     for key in data:
         if key not in known:
-            close = difflib.get_close_matches(str(key), [*known, "kind"], n=1)
-            way_out = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}, or kind"
+            way_out = did_you_mean(key, [*known, "kind"], f"choose from {', '.join(known)}, or kind")
             raise PlanError(f"structure: option {key!r} is not known; {way_out}")
     return Options(**data)
 

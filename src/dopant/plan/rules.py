@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dopant.errors import PlanError
+from dopant.errors import PlanError, did_you_mean
 
 PREFIX = "re:"
 
@@ -115,12 +114,10 @@ def _no_match(pattern: str, names: Sequence[str], outside: Sequence[str]) -> str
             part = pattern.removeprefix(PREFIX)
             return f"{text}: an expression has to match the whole name; 're:.*{part}.*' would mean {_listed(near)}"
     else:
-        close = difflib.get_close_matches(pattern, [*names, *outside], n=1, cutoff=0.5)
-        inside = [name for name in names if pattern in name]
-        if close:
-            return f"{text}; did you mean {close[0]!r}?"
-        if inside:
-            return f"{text}; did you mean {f're:.*{re.escape(pattern)}.*'!r}?"
+        inside = any(pattern in name for name in names)
+        wider = f"did you mean {f're:.*{re.escape(pattern)}.*'!r}?" if inside else ""
+        if way_out := did_you_mean(pattern, [*names, *outside], wider, cutoff=0.5):
+            return f"{text}; {way_out}"
     return f"{text}; the weights are {_listed(names)}" if names else f"{text}; there are no weights to match"
 
 

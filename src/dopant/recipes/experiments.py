@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from dopant.errors import InputError, RecipeError
+from dopant.errors import InputError, RecipeError, did_you_mean
 from dopant.plan.target import parse_target
 from dopant.recipes.overrides import Override
 from dopant.recipes.read import checked, read_recipe, read_text
@@ -151,8 +150,7 @@ class Experiment:
                 raise InputError(f"no {what} is named; name one at least, or leave it out for all")
         for pattern in rows or ():
             if not fnmatch.filter(names, pattern):
-                close = difflib.get_close_matches(pattern, names, n=1)
-                way_out = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+                way_out = did_you_mean(pattern, names, f"there are {', '.join(names)}")
                 raise InputError(f"{self.name} has no row {pattern!r}; {way_out}")
         known = sorted({trial.seed for trial in self.trials})
         for seed in seeds or ():
@@ -192,7 +190,7 @@ def read_experiment(path: str | Path) -> Experiment:
     if content.sweep is not None:
         for base in content.sweep.rows:
             if base not in recipes:
-                raise RecipeError(f"{file}: sweep.rows: {base!r} is no row; {_did_you_mean(base, list(recipes))}")
+                raise RecipeError(f"{file}: sweep.rows: {base!r} is no row; {_near(base, list(recipes))}")
             points = [_swept(base, recipes[base], target, file) for target in content.sweep.targets]
             if taken := [row for row, _ in points if row != base and row in recipes]:
                 raise RecipeError(
@@ -222,7 +220,7 @@ def _read_row(name: str, file: Path) -> Recipe:
     recipe = file.parent / f"{name}.yaml"
     there = sorted(path.stem for path in file.parent.glob("*.yaml") if path.name != file.name)
     if name not in there:  # also where the name is a path to somewhere else
-        raise RecipeError(f"{file}: rows: there is no recipe {name}.yaml beside it; {_did_you_mean(name, there)}")
+        raise RecipeError(f"{file}: rows: there is no recipe {name}.yaml beside it; {_near(name, there)}")
     # prose is no part of a run: to change it must not begin one anew
     return read_recipe(recipe, [Override("description", "", FILE)])
 
@@ -232,7 +230,7 @@ def _dense_row(named: str | None, recipes: Mapping[str, Recipe], file: Path) -> 
     trained = [name for name, recipe in recipes.items() if recipe.method == "dense" and not recipe.needs_dense]
     if named is not None:
         if named not in recipes:
-            raise RecipeError(f"{file}: dense: {named!r} is no row; {_did_you_mean(named, trained)}")
+            raise RecipeError(f"{file}: dense: {named!r} is no row; {_near(named, trained)}")
         if named not in trained:
             recipe = recipes[named]
             what = "needs a dense model itself" if recipe.method == "dense" else f"is of method {recipe.method}"
@@ -305,6 +303,5 @@ def flat(recipe: Recipe) -> dict[str, Any]:
     return walk(recipe.model_dump(mode="json"), "")
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known) or 'none'}"
+def _near(name: str, known: list[str]) -> str:
+    return did_you_mean(name, known, f"there are {', '.join(known) or 'none'}")

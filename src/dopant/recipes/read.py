@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -11,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from dopant.errors import RecipeError
+from dopant.errors import RecipeError, did_you_mean
 from dopant.recipes.overrides import Override
 from dopant.recipes.schema import SHORTHANDS, Recipe
 from dopant.recipes.text import Document, KeyPath, Mistake, dotted, read_yaml, write_yaml
@@ -100,10 +99,8 @@ def _text(path: str | Path) -> tuple[str, str]:
             return shipped.read_text(encoding="utf-8"), f"{name}.yaml"
         return read_text(path), name
     except FileNotFoundError:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean the shipped {close[0]!r}?" if close else ""
-        hint = hint or (f"; shipped recipes are {', '.join(names)}" if names else "")
-        raise RecipeError(f"there is no recipe {name!r}{hint}") from None
+        way_out = did_you_mean(name, names, f"shipped recipes are {', '.join(names)}")
+        raise RecipeError(f"there is no recipe {name!r}; {way_out}") from None
 
 
 def read_text(path: str | Path) -> str:
@@ -244,7 +241,7 @@ def _mistake(details: Any, data: Any, places: dict[KeyPath, str], document: Docu
 def _in_words(details: Any, path: KeyPath, root: type[BaseModel]) -> str:
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
-        return f"unknown key{_did_you_mean(path, root)}"
+        return "; ".join(filter(None, ["unknown key", _nearest_key(path, root)]))
     if kind == "missing":
         return "is missing"
     message = str(details["msg"])
@@ -252,25 +249,21 @@ def _in_words(details: Any, path: KeyPath, root: type[BaseModel]) -> str:
         return message.removeprefix("Value error, ").removeprefix(f"{path[-1]}: " if path else "")
     text = message[:1].lower() + message[1:]
     shown = repr(value)[:80]
-    close: list[str] = []
+    hint = ""
     if kind == "literal_error" and isinstance(value, str):
         options = [part.strip("' ") for part in details["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        close = difflib.get_close_matches(value, options, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{text}, got {shown}{hint}"
+        hint = did_you_mean(value, options)
+    return "; ".join(filter(None, [f"{text}, got {shown}", hint]))
 
 
-def _did_you_mean(path: KeyPath, root: type[BaseModel]) -> str:
+def _nearest_key(path: KeyPath, root: type[BaseModel]) -> str:
     *parents, key = path
     section = _section_at(parents, root)
     siblings = list(section.model_fields) if section is not None else []
-    close = difflib.get_close_matches(str(key), siblings, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
     elsewhere = [dotted(p) for p in _keys(root, ()) if p[-1] == key]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]!r}?"
-    return f"; known are {', '.join(siblings)}" if siblings else ""
+    if elsewhere and not did_you_mean(key, siblings):
+        return f"did you mean {elsewhere[0]!r}?"
+    return did_you_mean(key, siblings, f"known are {', '.join(siblings)}" if siblings else "")
 
 
 def _section_at(path: Sequence[str | int], root: type[BaseModel]) -> type[BaseModel] | None:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Storage
-from dopant.errors import FileError, InputError, KindError
+from dopant.errors import FileError, InputError, KindError, did_you_mean
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
 from dopant.plan.apply import planned_storage
 from dopant.storage.config import (
@@ -222,9 +221,8 @@ def _storages(storage: Storage | Mapping[str, Storage] | None, parts: Contents) 
         return dict.fromkeys(names, storage)
     for name in storage:
         if name not in names:
-            near = get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)[:300]}"
-            raise InputError(f"the model has no weight {name!r} to store{hint}")
+            way_out = did_you_mean(name, names, f"there are {', '.join(names)[:300]}")
+            raise InputError(f"the model has no weight {name!r} to store; {way_out}")
     return {name: storage.get(name, FLOAT32) for name in names}
 
 
