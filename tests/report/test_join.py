@@ -90,7 +90,10 @@ def test_a_row_of_several_seeds_is_their_mean_and_its_loss_is_seed_by_seed(repor
     dense, pruning, lmf, *_ = apart(report)
     runs = {
         "dense": [seeded(dense, 0, 100.0), seeded(dense, 1, 80.0)],
-        "pruning": [seeded(pruning, 0, 110.0, stored_bytes=10), seeded(pruning, 1, 96.0, stored_bytes=13)],
+        "pruning": [
+            seeded(pruning, 0, 110.0, stored_bytes=10, parameters=100, nonzeros=90, parameter_factor=20.0),
+            seeded(pruning, 1, 96.0, stored_bytes=13, parameters=90, nonzeros=80, parameter_factor=22.0),
+        ],
         "lmf": [seeded(lmf, 2, 120.0)],
     }
     joined = join_seeds(runs)
@@ -99,11 +102,13 @@ def test_a_row_of_several_seeds_is_their_mean_and_its_loss_is_seed_by_seed(repor
     assert (second.perplexity_test, second.loss_percent) == (103.0, pytest.approx(15.0))
     assert [seed.loss_percent for seed in second.seeds] == pytest.approx([10.0, 20.0])
     assert (second.stored_bytes, second.folder) == (12, "pruning")
+    assert (second.parameters, second.nonzeros, second.parameter_factor) == (95, 85, 21.0)
     assert second.curves[0].valid_perplexity == 103.0
     assert (third.perplexity_test, third.loss_percent) == (120.0, None)  # there is no dense row of that seed
     assert third.model_copy(update={"seeds": (), "loss_percent": None}) == runs["lmf"][0].rows[0]
 
     assert words.seeds(joined) == "seeds 0, 1, 2"
+    assert "differ" not in words.protocol_line(joined)
     table = markdown_table(joined)
     assert "103.00 ± 9.90" in table
     assert "+15.0 ± 7.1 %" in table

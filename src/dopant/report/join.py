@@ -41,7 +41,9 @@ def join_seeds(runs: Mapping[str, Sequence[Report]], dense: str | None = None) -
         dense = next((name for name, reports in runs.items() if reports and reports[0].rows[0].dense), None)
     bases = {report.protocol.seed: report.rows[0].perplexity_test for report in runs.get(dense or "", ())}
     rows = [_mean_row(name, reports, {} if name == dense else bases) for name, reports in runs.items() if reports]
-    return Report(protocol=common_protocol([reports[0] for reports in runs.values() if reports]), rows=tuple(rows))
+    protocol = common_protocol([reports[0] for reports in runs.values() if reports])
+    differing = tuple(name for name in protocol.differing if name != "seed")  # rows have theirs
+    return Report(protocol=protocol.model_copy(update={"differing": differing}), rows=tuple(rows))
 
 
 def check_alike(reports: Sequence[Report]) -> None:
