@@ -22,6 +22,7 @@ from dopant.report.records import read_kept
 from dopant.report.report import Report, read_report
 from dopant.report.svg import standalone
 from dopant.report.table import markdown_table
+from dopant.report.words import perplexity
 from dopant.report.writing import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -30,11 +31,14 @@ MARK = re.compile(r"(<!-- (table|curves|epochs|bench|factors|paths): (\S+) -->\n
 
 
 def curves_table(report: Report) -> str:
-    """Perplexity of the training text while training, and of the validation text, at the end of each row."""
-    lines = ["| row | training perplexity | validation perplexity |", "| --- | ---: | ---: |"]
-    for row in report.rows:
-        last = row.curves[-1]
-        lines.append(f"| {row.label} | {last.train_perplexity:.2f} | {last.valid_perplexity:.2f} |")
+    """Perplexity of the training text in the last epoch, dropout acting, and of both texts at the end of each row."""
+    columns = {"training text, dropout acting": [row.curves[-1].train_perplexity for row in report.rows]}
+    if any(row.perplexity_train is not None for row in report.rows):  # records of before that was measured have none
+        columns["training text"] = [row.perplexity_train for row in report.rows]
+    columns["validation text"] = [row.curves[-1].valid_perplexity for row in report.rows]
+    lines = [f"| row | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for row, *found in zip(report.rows, *columns.values(), strict=True):
+        lines.append(f"| {row.label} | {' | '.join(map(perplexity, found))} |")
     return "\n".join(lines)
 
 

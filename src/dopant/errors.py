@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+TRACEBACK = "DOPANT_TRACEBACK"
+"""Set this variable to 1 to see tracebacks after all."""
 
 
 class DopantError(Exception):
@@ -60,6 +64,36 @@ class ExportError(DopantError):
 
 class BenchError(DopantError):
     """A measurement that would mean nothing."""
+
+
+def in_words(error: BaseException) -> str:
+    """An error of anybody's in a sentence for users; of a mistake in dopant, its type and first line."""
+    if isinstance(error, DopantError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _operating_system(error)
+    if is_foreseen(error):
+        return "not enough memory; take a smaller model or batch, or fewer --jobs"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def is_foreseen(error: BaseException) -> bool:
+    """Whether it is one of ours, or one of the machine's: anything else is a mistake in dopant."""
+    return isinstance(error, (DopantError, OSError, MemoryError)) or _is_torch_memory(error)
+
+
+def _operating_system(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}the disk is full; nothing half-written was left behind, make room and run it again"
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{place}{reason[:1].lower()}{reason[1:]}"
+
+
+def _is_torch_memory(error: BaseException) -> bool:
+    """torch says so in the words of a RuntimeError."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
 
 
 def did_you_mean(got: object, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.6) -> str:

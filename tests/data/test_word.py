@@ -86,3 +86,11 @@ def test_a_million_words_take_less_than_two_seconds() -> None:
     start = time.process_time()
     assert len(tokenizer.encode(text)) > 1_000_000
     assert time.process_time() - start < 2
+
+
+def test_a_text_of_rare_words_is_not_made_unknown_unasked() -> None:
+    text = " ".join(f"word{number}" for number in range(50)) + "\n"
+    with pytest.raises(InputError, match=r"50 of 50 words .* less than 3 times .* more than half of it <unk>"):
+        WordTokenizer.from_text(text * 2 + "\n" * 9)
+    assert WordTokenizer.from_text(text, minimum=1).size == 52
+    assert WordTokenizer.from_text(text, minimum=2).size == 2  # asked for

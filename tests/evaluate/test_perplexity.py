@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dopant.data import batchify
 from dopant.errors import InputError
 from dopant.evaluate import perplexity
+from dopant.evaluate.mode import evaluating
 from dopant.models import LanguageModel, LanguageModelConfig
 
 State = tuple[Tensor, Tensor]
@@ -94,3 +95,12 @@ def test_nothing_to_predict_is_refused(shape: tuple[int, ...]) -> None:
 def test_an_unroll_of_zero_is_refused() -> None:
     with pytest.raises(InputError, match="unroll is 0; at least 1 is needed"):
         perplexity(Counting(5), torch.zeros(3, 1, dtype=torch.int64), unroll=0)
+
+
+def test_parts_that_were_frozen_in_evaluation_stay_so() -> None:
+    model = nn.ModuleDict({"one": nn.Dropout(), "frozen": nn.Sequential(nn.Dropout(), nn.Linear(1, 1))})
+    model["frozen"].eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert {name: module.training for name, module in model.named_modules()} == before

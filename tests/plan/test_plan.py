@@ -260,3 +260,8 @@ def test_a_structure_without_a_target_is_only_priced() -> None:
     plan = make_plan(MEDIUM, method="pruning", structure=Sparse(100))
     assert isinstance(plan, Plan)
     assert plan.scope().cost.parameters == 200
+
+
+def test_dense_stays_dense() -> None:
+    with pytest.raises(PlanError, match="'dense' keeps weights dense, and the structure given is low_rank"):
+        make_plan(MEDIUM, method="dense", structure={"kind": "low_rank", "rank": 2})

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import dopant.recipes.comparing as module
 from dopant.data import Corpus
 from dopant.errors import DivergenceError, InputError, PlanError, RecipeError, ResumeError
 from dopant.recipes.comparing import compare, join_reports, recovery_recipe
+from dopant.recipes.pipeline import train
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.report.report import Distillation, Report, read_report
+from dopant.report.words import protocol_line
 
 Snapshot = Callable[[Path], dict[str, bytes]]
 SMALL = [f"model.{key}" for key in ("hidden=16", "dropout=0.0")] + [
@@ -166,6 +169,7 @@ def test_mistakes_are_told_before_anything_is_written(
         ("method: dense\n", "dense and other are dense, and rows are measured against one"),
         ("method: lmf\ntokenizer: {size: 5}\n", r"vocabulary is \d+ in dense and 5 in other"),
         ("method: lmf\nscope: model\n", "scope is lstm in dense and model in other"),
+        ("method: lmf\nmodel: {layers: 1}\n", "model is 2×16 in dense and 1×16 in other"),
     ],
 )
 def test_recipes_that_no_table_can_hold_together_are_told_before_training(
@@ -239,3 +243,60 @@ def test_a_recovery_has_the_sizes_and_schedule_of_the_dense_model(dense_folder: 
     )
     with pytest.raises(InputError, match=r"has no recipe\.yaml, so nothing says how it was trained"):
         recovery_recipe("lmf", tmp_path, [])
+
+
+def test_the_model_of_a_recipe_s_file_is_followed(corpus: Corpus, tmp_path: Path) -> None:
+    """All of it but the size where that is asked for; where it is not, the file's size is that of all rows."""
+    plain, own = tmp_path / "plain.yaml", tmp_path / "own.yaml"
+    plain.write_text("method: lmf\nmodel: small\n")
+    own.write_text("method: kronecker\nmodel: {size: small, joint: false, dropout: 0.25}\n")
+    found: dict[str, Recipe] = {}
+
+    def look(recipes: Mapping[str, Recipe], *args: Any) -> None:
+        found.update(recipes)
+        raise PlanError("looked")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "plan_recipes", look)
+        for size, hidden in ((None, 200), ("tiny", 128)):
+            with pytest.raises(PlanError, match="looked"):
+                compare(corpus, size, methods=[str(plain), str(own), "hmd"], out=tmp_path / "out")
+            assert {recipe.model.hidden for recipe in found.values()} == {hidden}
+            assert (found["own"].model.joint, found["own"].model.dropout) == (False, 0.25)
+            assert found["hmd"].model.joint is None
+
+
+def test_a_recovery_says_how_long_and_on_what_the_dense_model_was_trained(corpus: Corpus, tmp_path: Path) -> None:
+    """Also where the recovery is another, and where the dense model reads characters."""
+    train("dense", corpus, out=tmp_path / "dense", overrides=[*SMALL, "training.epochs=2", "tokenizer.kind=character"])
+    recipe = recovery_recipe("lmf", tmp_path / "dense", [])
+    assert (recipe.training.epochs, recipe.tokenizer.kind) == (2, "character")
+    more = ("training.learning_rate=0.25",)
+    report = compared(corpus, tmp_path / "out", ["lmf"], model=tmp_path / "dense", target="1.5x", more=more)
+    assert report.protocol.tokenizer == "character"
+    assert report.protocol.differing == ("epochs", "optimiser")
+    assert "starting from the trained dense model" in (tmp_path / "out" / "report.html").read_text()
+    text = tmp_path / "words.yaml"
+    text.write_text("method: lmf\nstart: dense\n")
+    with pytest.raises(InputError, match=r"by a character tokenizer, the recipe's is word; set tokenizer\.kind"):
+        train(text, corpus, out=tmp_path / "m", dense=tmp_path / "dense", overrides=[SMALL[0]])
+
+
+def test_rows_of_other_commits_keep_their_records(tiny: Callable[..., Recipe], first: tuple[Path, Report]) -> None:
+    runs = [first[1].model_copy(update={"rows": (row,)}) for row in first[1].rows]
+    names = ["dense", "lmf", "doped-kronecker"]
+    recipes = {name: tiny(name) for name in names}
+    alike = join_reports(dict(zip(names, runs, strict=True)), recipes)
+    assert not any(row.seeds for row in alike.rows)
+    runs[1] = runs[1].model_copy(update={"protocol": runs[1].protocol.model_copy(update={"commit": "a" * 40})})
+    joined = join_reports(dict(zip(names, runs, strict=True)), recipes)
+    assert [row.seeds[0].record.commit == "a" * 40 for row in joined.rows] == [False, True, False]
+    assert "aaaaaaaaaaaa" in protocol_line(joined)
+
+
+def test_rows_of_one_label_are_told_apart(tiny: Callable[..., Recipe], first: tuple[Path, Report]) -> None:
+    dense, lmf, _ = (first[1].model_copy(update={"rows": (row,)}) for row in first[1].rows)
+    other = lmf.model_copy(update={"rows": (lmf.rows[0].model_copy(update={"folder": "lmf-other"}),)})
+    ended = {"dense": dense, "lmf": lmf, "lmf-other": other}
+    labels = [row.label for row in join_reports(ended, {name: tiny("lmf") for name in ended}).rows]
+    assert labels[1:] == [f"{lmf.rows[0].label} (lmf)", f"{lmf.rows[0].label} (lmf-other)"]

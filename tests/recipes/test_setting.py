@@ -18,7 +18,7 @@ from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.recipes.read import recipe_from, resolved_yaml
 from dopant.recipes.run import model_name, run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import encode, evaluation_columns, load_dense, load_with_tokenizer, make_setting
+from dopant.recipes.setting import encode, evaluation_batch, load_dense, load_with_tokenizer, make_setting
 from dopant.storage.folder import save
 
 Tiny = Callable[..., Recipe]
@@ -72,9 +72,8 @@ def test_a_text_too_short_to_train_on_is_told_with_what_would_do(
 
 
 def test_short_texts_are_cut_into_fewer_streams() -> None:
-    assert evaluation_columns(torch.arange(41), 20).shape == (2, 20)
-    assert evaluation_columns(torch.arange(39), 20).shape == (2, 19)
-    assert evaluation_columns(torch.arange(2), 20).tolist() == [[0], [1]]
+    assert [evaluation_batch("valid", tokens) for tokens in (2, 39, 40, 10_000)] == [1, 19, 20, 20]
+    assert [evaluation_batch("test", tokens) for tokens in (2, 10_000)] == [1, 1]
 
 
 def test_the_fingerprint_tells_runs_apart(tiny: Tiny, corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
@@ -190,3 +189,30 @@ def test_a_model_has_the_name_of_a_size_only_with_its_sizes() -> None:
         recipe_from({"model": model}).model for model in ("medium", {"size": "medium", "hidden": 8}, {"tied": True})
     ]
     assert [model_name(one) for one in found] == ["medium", "2×8", "2×200, tied"]
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"kind": "stacked", "rows": [32, 32], "parts": [{"kind": "sparse", "nonzeros": 9}] * 2},
+        {
+            "kind": "doped",
+            "base": {
+                "kind": "stacked",
+                "rows": [32, 32],
+                "parts": [{"kind": "dense"}, {"kind": "sparse", "nonzeros": 9}],
+            },
+            "overlay": {"kind": "sparse", "nonzeros": 9},
+        },
+    ],
+)
+def test_non_zeros_that_training_would_leave_where_they_are_are_refused(
+    structure: dict[str, Any], tiny: Tiny, corpus: Corpus
+) -> None:
+    with pytest.raises(InputError, match=r"weight_l0 has a sparse part within a stacked structure.*doped as a whole"):
+        make_setting(tiny("doped-kronecker", target="1.5x", structure=structure), corpus)
+
+
+def test_a_dense_model_that_nothing_is_done_with_is_refused(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"from scratch on the text alone, and .* is named to start or learn from"):
+        make_setting(tiny("lmf"), corpus, tmp_path / "nowhere")

@@ -45,10 +45,11 @@ def test_jobs_that_fail_do_not_stop_the_others(
     assert isinstance(child, Report)
     assert isinstance(there, Report)
     assert isinstance(ended["bad"], DivergenceError)
-    assert "lower the learning rate" in str(ended["bad"])
+    assert "lower training.learning_rate" in str(ended["bad"])
     assert str(ended["orphan"]) == "orphan needs the model of bad, which failed"
     assert isinstance(ended["nowhere"], TrainingError)
-    assert str(ended["nowhere"]).startswith("nowhere: Not a directory")
+    assert str(ended["nowhere"]).startswith("nowhere: ")
+    assert str(ended["nowhere"]).endswith("nowhere.run: not a directory")
 
     assert good.protocol.command == "dopant compare"
     assert there.rows[0].perplexity_test == dense_run[1].rows[0].perplexity_test

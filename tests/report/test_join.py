@@ -117,6 +117,30 @@ def test_a_row_of_several_seeds_is_their_mean_and_its_loss_is_seed_by_seed(repor
     assert "mean ± standard deviation" in table
 
 
+def test_a_loss_of_some_seeds_does_not_stand_beside_a_perplexity_of_all(report: Report) -> None:
+    dense, pruning, *_ = apart(report)
+    runs = {
+        "dense": [seeded(dense, 0, 100.0)],
+        "pruning": [seeded(pruning, 0, 110.0, nonzeros_in_file=4), seeded(pruning, 1, 96.0, nonzeros_in_file=7)],
+    }
+    row = join_seeds(runs).rows[1]
+    assert (row.perplexity_test, row.loss_percent, row.nonzeros_in_file) == (103.0, None, 6)
+    assert [seed.loss_percent for seed in row.seeds] == [pytest.approx(10.0), None]
+
+
+def test_joined_rows_of_other_machines_and_commits_are_told(report: Report) -> None:
+    dense, pruning, *_ = apart(report)
+    assert [row.seeds for row in join([dense, pruning]).rows] == [(), ()]
+    line = words.protocol_line(join([dense, learnt(pruning, commit="b" * 40)]))
+    assert f"(commits {dense.protocol.commit[:12]}, bbbbbbbbbbbb)" in line
+
+
+def test_a_table_of_dense_rows_has_no_target(report: Report) -> None:
+    line = words.protocol_line(join(apart(report)[:1]))
+    assert "Target" not in line
+    assert "Factors, parameters and bytes are those of the LSTM weights as stored, against dense float32" in line
+
+
 def test_losses_are_against_the_dense_row_that_is_named(report: Report) -> None:
     dense, pruning, *_ = apart(report)
     worse = dense.model_copy(update={"rows": (dense.rows[0].model_copy(update={"perplexity_test": 80.0}),)})

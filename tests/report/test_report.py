@@ -61,9 +61,16 @@ def test_the_dense_and_the_best_row(report: Report) -> None:
 
 def test_a_row_without_perplexity_is_never_the_best(report: Report) -> None:
     index = next(i for i, row in enumerate(report.rows) if row.method == "doped-kronecker")
-    best = with_row(report, index, perplexity_test=None).best
+    best = with_row(report, index, perplexity_valid=None).best
     assert best is not None
     assert best.method == "doped-hmd"
+
+
+def test_the_best_row_is_not_chosen_on_the_test_split(report: Report) -> None:
+    index = next(i for i, row in enumerate(report.rows) if row.method == "doped-hmd")
+    best = with_row(report, index, perplexity_test=1.5).best
+    assert best is not None
+    assert best.method == "doped-kronecker"
 
 
 def test_loss() -> None:

@@ -41,8 +41,9 @@ def test_which_paths_are_masked_and_how(sharing: str, scaling: str, kept: float,
             assert {round(value, 5) for value in mask.unique().tolist()} <= {0.0, round(kept, 5)}
         else:
             assert torch.equal(mask, torch.ones(ROWS))
-    if path == "both":
-        assert not torch.equal(masks[0], masks[1]) or sharing == "step"
+    if path == "both":  # few rows may be drawn alike by chance, but not for three seeds
+        others = [drawn(doped_layer(), seed=seed, rate=0.3, path=path, sharing=sharing) for seed in (5, 6)]
+        assert not all(torch.equal(*pair) for pair in (masks, *others))
 
 
 @pytest.mark.parametrize("path", ["both", "structure", "overlay", "whole"])

@@ -258,11 +258,10 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
 ) -> None:
     """With a checkpoint every two steps, so that one is due on the very step that goes wrong."""
     odd = Odd(make_model(dropout=0.3), at, gradient=gradient)
-    with pytest.raises(DivergenceError, match=rf"at step {at} of 16 .*lower the learning rate") as error:
+    with pytest.raises(DivergenceError, match=rf"at step {at} of 16 .*lower training.learning_rate"):
         run_training(odd, folder=tmp_path, checkpoint_every=2)
     kept = tmp_path / "checkpoint.safetensors"
     assert kept.exists() is (at > 0 or gradient)
-    assert ("holds the last good state" in str(error.value)) is kept.exists()
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["event"] == "diverged"
     sound, unbroken = (Odd(make_model(dropout=0.3), 99, gradient=gradient) for _ in range(2))
     run_training(sound, folder=tmp_path, checkpoint_every=2, resume=True)
@@ -271,7 +270,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
 
 
 def test_an_absurd_learning_rate_is_noticed(make_model: Make, run_training: Training, tmp_path: Path) -> None:
-    with pytest.raises(DivergenceError, match="lower the learning rate"):
+    with pytest.raises(DivergenceError, match=r"lower training\.learning_rate"):
         run_training(make_model(), folder=tmp_path, learning_rate=1e30, clip=0.0, checkpoint_every=1)
     model = make_model()
     with pytest.raises(DivergenceError):  # the checkpoint is from before

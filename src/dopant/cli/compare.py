@@ -46,11 +46,16 @@ def compare(
     out: Out,
     corpus: Corpus = "python-docs",
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--model", "-m", metavar="MODEL", help="tiny, small, medium, large, or a folder with a trained dense model."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="tiny, small, medium, large, or a folder with a trained dense model. "
+            "[default: the recipes' own, else tiny]",
+            show_default=False,
         ),
-    ] = "tiny",
+    ] = None,
     target: TargetOrRecipes = None,
     target_bytes: TargetBytes = None,
     count: CountOrRecipes = None,

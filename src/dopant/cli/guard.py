@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import sys
@@ -12,10 +11,7 @@ from typing import ParamSpec
 import typer
 
 from dopant.cli.output import say
-from dopant.errors import DopantError
-
-TRACEBACK = "DOPANT_TRACEBACK"
-"""Set this variable to 1 to see tracebacks after all."""
+from dopant.errors import TRACEBACK, in_words, is_foreseen
 
 REFUSED = 2
 INTERRUPTED = 130  # as the shell has it for SIGINT
@@ -52,36 +48,17 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def explain(error: BaseException) -> tuple[str, int]:
     """The message for an error, and the exit code."""
-    if isinstance(error, DopantError):
-        return str(error), REFUSED
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return "", BROKEN_PIPE
-    if isinstance(error, OSError):
-        return _operating_system(error), REFUSED
-    if isinstance(error, MemoryError) or _is_torch_memory(error):
-        return "not enough memory; take a smaller model or batch, or fewer --jobs", REFUSED
-    first = (str(error).strip().splitlines() or [""])[0]
+    if is_foreseen(error):
+        return in_words(error), REFUSED
     return (
-        f"{type(error).__name__}: {first}\n"
+        f"{in_words(error)}\n"
         f"This is a mistake in dopant, not yours. {TRACEBACK}=1 in the environment shows where it is.",
         MISTAKE_OF_OURS,
     )
-
-
-def _operating_system(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename is not None else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{place}the disk is full; nothing half-written was left behind, make room and run it again"
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{place}{reason[:1].lower()}{reason[1:]}"
-
-
-def _is_torch_memory(error: BaseException) -> bool:
-    """torch says so in the words of a RuntimeError."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
 
 
 def _close_stdout() -> None:

@@ -1,6 +1,6 @@
 """Text: corpora, tokenizers, and the order in which a language model reads them."""
 
-from dopant.data.batches import batchify, count_windows, windows
+from dopant.data.batches import batchify
 from dopant.data.character import CharacterTokenizer
 from dopant.data.corpus import PYTHON_DOCS, Corpus, make_corpus, read_corpus
 from dopant.data.huggingface import HuggingFaceTokenizer
@@ -17,10 +17,8 @@ __all__ = [
     "Tokenizer",
     "WordTokenizer",
     "batchify",
-    "count_windows",
     "make_corpus",
     "make_tokenizer",
     "read_corpus",
     "tokenizer_from",
-    "windows",
 ]

@@ -20,7 +20,7 @@ from dopant.data.vocabulary import (
     ranked_vocabulary,
     read_vocabulary,
 )
-from dopant.errors import FileError
+from dopant.errors import FileError, InputError
 
 END = "<eos>"
 """What a line end becomes."""
@@ -52,13 +52,22 @@ class WordTokenizer:
                 and WikiText have; else 3, as with 1 `<unk>` would never be trained.
 
         Raises:
-            InputError: size below 3 or minimum below 1.
+            InputError: size below 3 or minimum below 1; or neither is given, and more than half of the
+                text is rare words.
         """
         counts: Counter[str] = Counter()
         for block in blocks(text):
             counts.update(split_words(block))
         if minimum is None:
             minimum = 1 if UNKNOWN in counts else RARE
+            words = [count for word, count in counts.items() if word not in SPECIAL]
+            rare = [count for count in words if count < minimum]
+            if size is None and 2 * sum(rare) > sum(words):
+                raise InputError(
+                    f"{len(rare):,} of {len(words):,} words of the training text occur less than {minimum} times and "
+                    "would make more than half of it <unk>; give a minimum (tokenizer.minimum=1), take the character "
+                    "tokenizer, or more text"
+                )
         return cls(ranked_vocabulary(counts, SPECIAL, size, minimum))
 
     @classmethod

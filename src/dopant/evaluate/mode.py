@@ -21,10 +21,12 @@ def evaluating(model: Scorer) -> Iterator[torch.device]:
     if not isinstance(model, nn.Module):
         yield torch.device("cpu")
         return
-    training, device = model.training, next(model.parameters()).device
+    training = [module for module in model.modules() if module.training]  # parts may be frozen in evaluation mode
+    device = next(model.parameters()).device
     model.eval()
     try:
         with torch.no_grad(), matrix_products(device, tf32=False):
             yield device
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True

@@ -273,7 +273,12 @@ def _resolve(rule: Rule, default: Rule) -> tuple[Method, Structure | Options]:
     own = rule.structure
     if own is None and name == default.method:
         own = default.structure
-    return method_named(name), read_structure(own)
+    method, structure = method_named(name), read_structure(own)
+    if name == "dense" and isinstance(structure, Structure) and not isinstance(structure, Dense):
+        raise PlanError(
+            f"method 'dense' keeps weights dense, and the structure given is {structure.kind}; name another method"
+        )
+    return method, structure
 
 
 def _claim(place: Place, method: Method, structure: Structure | Options) -> Claim:

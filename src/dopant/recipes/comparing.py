@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.read import read_recipe, shipped_recipes, written_keys
-from dopant.recipes.run import check_device, label
+from dopant.recipes.run import check_device, label, model_name
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
-from dopant.report.join import common_protocol, with_losses
+from dopant.report.join import common_protocol, told_apart, with_losses, with_records
 from dopant.report.page import write_page
 from dopant.report.records import cores
 from dopant.report.report import Report, Row, write_report
@@ -36,7 +36,7 @@ _RECOVERY = ("batch", "unroll", "clip", "epochs", "learning_rate", "constant_epo
 
 def compare(
     corpus: str | Path | Corpus = "python-docs",
-    model: str | Path = "tiny",
+    model: str | Path | None = None,
     target: str | float | None = None,
     methods: Sequence[str] | None = None,
     *,
@@ -59,7 +59,8 @@ def compare(
 
     Args:
         corpus: `python-docs`, a folder, a file, or a corpus.
-        model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it.
+        model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it. None
+            for the size that the recipes' files say, else tiny.
         target: a factor such as 25x or bytes such as 1.2MB; None for the recipes' own, else 25x.
         methods: names of methods or of shipped recipes, or recipe files; None for every method. Dense is always there.
         out: a folder for the report and one model folder a method.
@@ -82,12 +83,11 @@ def compare(
     check_device(device)
     out = Path(out)
     text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
-    start_folder, tokenizer = (None, None) if str(model) in SIZES else _dense_folder(model)
+    start_folder, tokenizer = (None, None) if model is None or str(model) in SIZES else _dense_folder(model)
     common = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed)
-    recipes = {
-        name: _recipe(source, str(model), start_folder, [*common, *overrides])
-        for name, source in _sources(methods).items()
-    }
+    sources = _sources(methods)
+    size = _own_size(sources.values()) if model is None else str(model)
+    recipes = {name: _recipe(source, size, start_folder, [*common, *overrides]) for name, source in sources.items()}
     own = [name for name in recipes if start_folder is None or name != "dense"]
     _claim(out, own, force=force, resume=resume)
     vocabularies = read_vocabularies(recipes, text, tokenizer)
@@ -131,7 +131,8 @@ def _check_comparable(recipes: Mapping[str, Recipe], vocabularies: Mapping[str, 
         )
     first, *others = recipes
     scopes = {name: recipe.scope for name, recipe in recipes.items()}
-    for what, values in (("vocabulary", vocabularies), ("scope", scopes)):
+    models = {name: model_name(recipe.model) for name, recipe in recipes.items()}
+    for what, values in (("vocabulary", vocabularies), ("scope", scopes), ("model", models)):
         if odd := [name for name in others if values[name] != values[first]]:
             raise InputError(
                 f"{what} is {values[first]} in {first} and {values[odd[0]]} in {odd[0]}, and perplexities and factors "
@@ -155,11 +156,12 @@ def join_reports(ended: Mapping[str, Report | DopantError], recipes: Mapping[str
     reports = {name: report for name, report in ended.items() if isinstance(report, Report)}
     if not reports:
         raise next(error for error in ended.values() if isinstance(error, DopantError))
+    made = dict(zip(reports, with_records(list(reports.values())), strict=True))
     rows = [
-        report.rows[0] if isinstance(report, Report) else _failed(name, recipes[name], str(report))
+        made[name].rows[0] if name in made else _failed(name, recipes[name], str(report))
         for name, report in ended.items()
     ]
-    return Report(protocol=common_protocol(list(reports.values())), rows=with_losses(rows))
+    return Report(protocol=common_protocol(list(reports.values())), rows=told_apart(with_losses(rows)))
 
 
 def _failed(name: str, recipe: Recipe, reason: str) -> Row:
@@ -197,16 +199,23 @@ def _sources(methods: Sequence[str] | None) -> dict[str, str]:
     return found if "dense" in found else {"dense": "dense", **found}
 
 
-def _recipe(source: str, model: str, start_folder: Path | None, overrides: Sequence[str | Override]) -> Recipe:
+def _recipe(source: str, size: str, start_folder: Path | None, overrides: Sequence[str | Override]) -> Recipe:
     if start_folder is not None:
         return recovery_recipe(source, start_folder, overrides)
     # the dense row is what the others start or learn from, where the settings of all rows say that they do
     itself = ["start=scratch", "training.distillation.weight=0.0"] if Path(source).stem == "dense" else []
-    return read_recipe(source, [f"model={model}", *overrides, *itself])
+    return read_recipe(source, [f"model.size={size}", *overrides, *itself])
+
+
+def _own_size(sources: Iterable[str]) -> str:
+    """The model's size that the first recipe which says one has, else tiny."""
+    files = [source for source in sources if written_keys(source) & {"model", "model.size"}]
+    sizes = [read_recipe(file).model.size for file in files]
+    return next(filter(None, sizes), "tiny")
 
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:
-    """A recipe made to start from a trained dense model: of its sizes, fit, and then recovered by the same training.
+    """A recipe made to start from a trained dense model: of its sizes and vocabulary, recovered as that was trained.
 
     A recipe's file that says how to train, or which dropout to have, is followed.
     """
@@ -220,6 +229,7 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override])
     training = before.training.model_dump(include=set(_RECOVERY))
     theirs = {f"model.{key}": value for key, value in model.items()}
     theirs |= {f"training.{key}": value for key, value in training.items()}
+    theirs |= {f"tokenizer.{key}": value for key, value in before.tokenizer.model_dump().items()}
     own = {key for key in written_keys(name) if key.startswith("training.") or key == "model.dropout"}
     kept = [Override(key, value, str(trained)) for key, value in theirs.items() if key not in own]
     return read_recipe(name, [*kept, "start=dense", *overrides])

@@ -204,7 +204,7 @@ def evaluate(
         "tokens": len(getattr(texts, split)),
         "vocabulary": tokenizer.size,
         "tokenizer": tokenizer.kind,
-        "batch": evaluation_batch(split),
+        "batch": evaluation_batch(split, len(getattr(texts, split))),
         "state_carried": True,
         "unknown_words": "counted as <unk>",
         "precision": runtime.precision,

@@ -23,7 +23,7 @@ from dopant.recipes.run import check_device, label
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.recipes.states import State, kept_settings, record_file, state_of
 from dopant.report.drawing import WIDE
-from dopant.report.join import check_alike, join_seeds
+from dopant.report.join import check_alike, join_seeds, told_apart
 from dopant.report.plots import loss_against_factor
 from dopant.report.records import cores, find_code
 from dopant.report.report import ExperimentRun, Report, read_report, write_report
@@ -291,6 +291,8 @@ def _tables(
     points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
     factors = join_seeds({**dense, **points}, experiment.dense) if any(row not in table for row in points) else None
+    if joined is not None:  # not so of the sweep: what has one label there is one line
+        joined = joined.model_copy(update={"rows": told_apart(joined.rows)})
     if write and joined is not None:
         write_report(joined, records / "report.json")
     if write and factors is not None:

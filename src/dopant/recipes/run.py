@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dopant.data import Corpus
+from dopant.data import Corpus, batchify
 from dopant.errors import InputError
 from dopant.evaluate import perplexity
 from dopant.layers import slots
@@ -23,9 +24,9 @@ from dopant.plan.methods import method_named
 from dopant.plan.plan import Plan
 from dopant.plan.words import in_words
 from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
-from dopant.recipes.read import kept_text, resolved_yaml
+from dopant.recipes.read import kept_text, read_recipe, resolved_yaml
 from dopant.recipes.schema import ModelSettings, Recipe
-from dopant.recipes.setting import Setting, evaluation_batch, evaluation_columns, make_setting
+from dopant.recipes.setting import Setting, evaluation_batch, make_setting
 from dopant.report.records import Record, find_code, make_record
 from dopant.report.report import (
     TENSOR_FLOAT,
@@ -115,15 +116,18 @@ def run_recipe(
         announce(setting.plan)
     with alone(places) if processes.main else contextlib.nullcontext():
         if processes.main:
+            check_claim(places, force=force, resume=resume)  # again, now that no other process can be at work there
+            if resume:
+                is_finished(places, fingerprint)
             begin(places, recipe=text, plan=setting.plan.to_json(), fingerprint=fingerprint, force=force)
         processes.wait()
 
-        model, generator = setting.model, torch.Generator().manual_seed(recipe.seed)
+        model, generator = setting.model, _generator(recipe.seed)
         originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
         apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", generator)
         overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
         model.to(device)
-        sample = evaluation_columns(texts.valid, settings.batch)[: PATH_SAMPLE_STEPS + 1]
+        sample = batchify(texts.valid, evaluation_batch("valid", len(texts.valid)))[: PATH_SAMPLE_STEPS + 1]
         result = train(
             model,
             settings,
@@ -198,9 +202,10 @@ def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Seq
     training = recipe.training.model_copy(update={"distillation": none})
     untouched = recipe.model_copy(update={"start": "scratch", "training": training})  # its label claims no more
     row = describe_folder(folder, setting, untouched)
-    return Report(
-        protocol=make_protocol(recipe, setting, make_record(command, seed=recipe.seed, started=started)), rows=(row,)
-    )
+    protocol = make_protocol(recipe, setting, make_record(command, seed=recipe.seed, started=started))
+    trained = folder / "recipe.yaml"
+    how = schedule(read_recipe(trained)) if trained.exists() else {}  # as it was, whatever the others have
+    return Report(protocol=protocol.model_copy(update=how), rows=(row,))
 
 
 def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: bool = False) -> Protocol:
@@ -219,8 +224,8 @@ def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: 
         vocabulary=texts.tokenizer.size,
         tokenizer=texts.tokenizer.kind,
         state_carried=True,
-        valid_batch=evaluation_batch("valid"),
-        test_batch=evaluation_batch("test"),
+        valid_batch=evaluation_batch("valid", len(texts.valid)),
+        test_batch=evaluation_batch("test", len(texts.test)),
         distillation=Distillation(**recipe.training.distillation.model_dump()) if distils else None,
         target=wanted,
         count=recipe.count if target is None or target.bytes is None else "bytes",
@@ -252,6 +257,12 @@ def model_name(model: ModelSettings) -> str:
     usual = SIZES[model.size].model if model.size else {}
     same = all(getattr(model, name) == usual.get(name) for name in ("hidden", "layers"))
     return f"{model.size if same else f'{model.layers}×{model.hidden}'}{', tied' * model.tied}"
+
+
+def _generator(seed: int) -> torch.Generator:
+    """For structures' random starts. Seeded as torch's own, from which the model was drawn, it would draw the same."""
+    digest = hashlib.sha256(f"{seed}/structures".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def meet_byte_target(model: LanguageModel, plan: Plan) -> None:
@@ -297,6 +308,7 @@ def describe_folder(
         nonzeros_in_file=sum(count_nonzeros(slot.weight) for slot in slots(model) if slot.name in planned),
         perplexity_valid=setting.texts.perplexity(model, "valid"),
         perplexity_test=setting.texts.perplexity(model, "test"),
+        perplexity_train=setting.texts.perplexity_of_a_sample(model),
         loss_percent=None,
         train_seconds=seconds,
         folder=folder.name,
@@ -351,12 +363,8 @@ def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
         recipe: of the run.
         usual_end: where most others stop pruning, as a fraction of training; None to leave this out.
     """
-    distillation, dropout = recipe.training.distillation, recipe.training.co_matrix_dropout
-    name = LABELS.get(recipe.method, recipe.method) + _layout(recipe)
-    if dropout.rate > 0.0:
-        of = "" if dropout.path == "both" else f" of {dropout.path}"
-        spans = (f" {word} {at:.0%}" for word, at, all_of_it in _spans(dropout) if at != all_of_it)
-        name += f", {'row' if recipe.method == 'pruning' else 'co-matrix'} dropout {dropout.rate:g}{of}{''.join(spans)}"
+    distillation = recipe.training.distillation
+    name = LABELS.get(recipe.method, recipe.method) + _layout(recipe) + _row_dropout(recipe)
     usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
     if recipe.model.dropout != usual["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
@@ -373,6 +381,16 @@ def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
     return name
 
 
+def _row_dropout(recipe: Recipe) -> str:
+    """Co-matrix dropout of two paths, or what is left of it where a weight has one: there rows alone can be dropped."""
+    dropout, two = recipe.training.co_matrix_dropout, recipe.method.startswith("doped-")
+    if dropout.rate == 0.0 or recipe.method == "dense" or not (two or dropout.path in ("both", "overlay")):
+        return ""
+    of = f" of {dropout.path}" if two and dropout.path != "both" else ""
+    spans = (f" {word} {at:.0%}" for word, at, all_of_it in _spans(dropout) if at != all_of_it)
+    return f", {'co-matrix' if two else 'row'} dropout {dropout.rate:g}{of}{''.join(spans)}"
+
+
 def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:
     """From where to where in training it acts, and what would be all of it."""
     return ("from", dropout.begin, 0.0), ("to", dropout.end, 1.0)
@@ -381,6 +399,8 @@ def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:
 def _layout(recipe: Recipe) -> str:
     """Of what the structures are, where the recipe says so: the method has its own idea of that."""
     options = recipe.structure or {}
+    if "kind" in options:
+        return f" as given: {_kinds(options)}"
     words = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
     if options.get("shapes") is not None and recipe.method != "kronecker":  # alone, they are what the factor tells
         words += ", " + " ⊗ ".join(f"{rows}×{columns}" for rows, columns in options["shapes"])
@@ -389,3 +409,10 @@ def _layout(recipe: Recipe) -> str:
     if recipe.joint == method_named(recipe.method).joint:
         return words
     return (", x and h together" if recipe.joint else ", x and h apart") + words
+
+
+def _kinds(structure: Mapping[str, Any]) -> str:
+    """Of a whole structure, what is in it: ``doped (kronecker, sparse)``."""
+    inner = [_kinds(value) for value in structure.values() if isinstance(value, Mapping)]
+    inner += [_kinds(part) for part in structure.get("parts", ())]
+    return str(structure["kind"]) + (f" ({', '.join(dict.fromkeys(inner))})" if inner else "")

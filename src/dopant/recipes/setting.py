@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
+from dopant.data.tokenizers import TRAINED
 from dopant.errors import FileError, InputError
 from dopant.evaluate import perplexity
 from dopant.evaluate.mode import Scorer
@@ -22,6 +23,7 @@ from dopant.storage.config import TOKENIZER
 from dopant.storage.folder import load_model
 from dopant.storage.read import naming
 from dopant.structures import DenseWeight
+from dopant.train.overlay import check_overlays
 
 VALID_BATCH = 20  # Zaremba et al.: the validation set in as many streams as the training set
 TEST_BATCH = 1  # and the test set as one
@@ -39,7 +41,13 @@ class Texts:
 
     def perplexity(self, model: Scorer, split: str) -> float:
         """Perplexity on a split: validation in 20 streams, test in one, the state carried."""
-        return perplexity(model, evaluation_columns(getattr(self, split), evaluation_batch(split)))
+        ids = getattr(self, split)
+        return perplexity(model, batchify(ids, evaluation_batch(split, len(ids))))
+
+    def perplexity_of_a_sample(self, model: Scorer) -> float:
+        """Perplexity on as many tokens of the training split as the validation split has, from 20 places of it."""
+        streams = evaluation_batch("valid", min(len(self.train), len(self.valid)))
+        return perplexity(model, batchify(self.train, streams)[: max(2, len(self.valid) // streams)])
 
     def columns(self, batch: int, unroll: int) -> Tensor:
         """The training split as columns (steps, batch), long enough for one window of `unroll` steps or more.
@@ -59,14 +67,9 @@ class Texts:
         return batchify(self.train, batch)
 
 
-def evaluation_batch(split: str) -> int:
-    """Streams that a split is cut into."""
-    return TEST_BATCH if split == "test" else VALID_BATCH
-
-
-def evaluation_columns(ids: Tensor, batch: int) -> Tensor:
-    """Ids (tokens,) as columns (steps, batch), fewer of them where a short text has not two tokens for each."""
-    return batchify(ids, min(batch, len(ids) // 2))
+def evaluation_batch(split: str, tokens: int) -> int:
+    """Streams that a split is cut into, fewer of them where a short text has not two tokens for each."""
+    return min(TEST_BATCH if split == "test" else VALID_BATCH, tokens // 2)
 
 
 def encode(corpus: Corpus, tokenizer: Tokenizer) -> Texts:
@@ -124,8 +127,9 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
         dense: folder of a trained dense model: needed to start from it or to distil, and it brings the vocabulary.
 
     Raises:
-        InputError: the recipe needs a dense model and none is given, or that is not dense or, to be started from, of
-            other sizes.
+        InputError: the recipe needs a dense model and none is given, or has no use for the one given; or that is not
+            dense, has a tokenizer of another kind or, to be started from, other sizes; or a structure is asked for
+            that training cannot anneal.
         PlanError: the target cannot be met.
     """
     distils = recipe.training.distillation.weight > 0.0
@@ -135,8 +139,18 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
             f"this recipe {'starts from' if from_dense else 'learns from'} a trained dense model; name its folder, "
             "or set start to scratch and training.distillation.weight to 0"
         )
-    teacher = load_dense(dense) if dense is not None and recipe.needs_dense else None
+    if dense is not None and not recipe.needs_dense:
+        raise InputError(
+            f"this recipe trains from scratch on the text alone, and {dense} is named to start or learn from; leave it "
+            "out, or set start to dense or training.distillation.weight above 0"
+        )
+    teacher = None if dense is None else load_dense(dense)
     tokenizer = new_tokenizer(recipe, corpus) if teacher is None else teacher[1]
+    if tokenizer.kind in TRAINED and tokenizer.kind != recipe.tokenizer.kind:
+        raise InputError(
+            f"the dense model reads text by a {tokenizer.kind} tokenizer, the recipe's is {recipe.tokenizer.kind}; "
+            f"set tokenizer.kind={tokenizer.kind}, or name another dense model"
+        )
     texts = encode(corpus, tokenizer)
     torch.manual_seed(recipe.seed)
     if teacher is not None and from_dense:
@@ -144,6 +158,7 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
     else:
         model = LanguageModel(recipe.config(tokenizer.size))
     plan = make_plan(model, **recipe.plan_arguments())
+    check_overlays({weight.name: weight.structure for weight in plan.weights if weight.method is not None})
     return Setting(
         texts=texts,
         model=model,

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dopant.data import Corpus
-from dopant.errors import DopantError, InputError, TrainingError
+from dopant.errors import TRACEBACK, DopantError, InputError, TrainingError, in_words
 from dopant.recipes.places import Places
 from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
@@ -162,10 +163,10 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
             answer.send(run_recipe(job.recipe, corpus, job.out, dense=job.dense, **options))
     except DopantError as error:
         answer.send((type(error), str(error)))
-    except torch.OutOfMemoryError:
-        answer.send((TrainingError, f"{job.name}: the accelerator's memory is full; resume with fewer jobs"))
-    except OSError as error:
-        answer.send((TrainingError, f"{job.name}: {os.strerror(error.errno or 0)}: {error.filename or job.out}"))
+    except Exception as error:  # of a worker nobody else sees it
+        if os.environ.get(TRACEBACK) == "1":
+            traceback.print_exc()
+        answer.send((TrainingError, f"{job.name}: {in_words(error)}"))
 
 
 def _end_with_parent() -> None:
@@ -181,10 +182,9 @@ def _answer(running: _Running) -> Report | DopantError:
         answer = running.answer.recv()
     except EOFError:
         running.process.join()
-        return TrainingError(
-            f"the process of {running.job.name} ended with code {running.process.exitcode} and no word; "
-            "was it killed for memory? resume with fewer jobs"
-        )
+        code = running.process.exitcode
+        why = "was it killed for memory? resume with fewer jobs" if code < 0 else "go on with --resume"
+        return TrainingError(f"the process of {running.job.name} ended with code {code} and no word; {why}")
     running.process.join()
     if isinstance(answer, Report):
         return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from dopant.errors import InputError
@@ -22,8 +23,8 @@ def join(reports: Sequence[Report]) -> Report:
             vocabulary, another model.
     """
     check_alike(reports)
-    rows = [row for report in reports for row in report.rows]
-    return Report(protocol=common_protocol(reports), rows=with_losses(rows))
+    rows = [row for report in with_records(reports) for row in report.rows]
+    return Report(protocol=common_protocol(reports), rows=told_apart(with_losses(rows)))
 
 
 def join_seeds(runs: Mapping[str, Sequence[Report]], dense: str | None = None) -> Report:
@@ -65,6 +66,43 @@ def check_alike(reports: Sequence[Report]) -> None:
                 )
 
 
+def with_records(reports: Sequence[Report]) -> list[Report]:
+    """The reports, each row with the record of its run where not all were made by the same code on the same machine."""
+    by = [report.protocol.model_dump(include={"commit", "dirty", "versions", "machine"}) for report in reports]
+    if all(one == by[0] for one in by):
+        return list(reports)
+    return [
+        report.model_copy(
+            update={
+                "rows": tuple(
+                    row if row.seeds else row.model_copy(update={"seeds": (_seed_line(report, row),)})
+                    for row in report.rows
+                )
+            }
+        )
+        for report in reports
+    ]
+
+
+def _seed_line(report: Report, row: Row, loss: float | None = None) -> SeedLine:
+    return SeedLine(
+        record=Record(**report.protocol.model_dump(include=set(Record.model_fields))),
+        perplexity_valid=row.perplexity_valid,
+        perplexity_test=row.perplexity_test,
+        loss_percent=loss,
+        train_seconds=row.train_seconds,
+    )
+
+
+def told_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, those of one label with their folders' names in it: settings that no label tells may differ."""
+    labels = Counter(row.label for row in rows)
+    return tuple(
+        row if labels[row.label] == 1 else row.model_copy(update={"label": f"{row.label} ({row.folder})"})
+        for row in rows
+    )
+
+
 def common_protocol(reports: Sequence[Report]) -> Protocol:
     """That of the first compressed row, which has a target, with the names of what differs in another.
 
@@ -88,27 +126,31 @@ def common_protocol(reports: Sequence[Report]) -> Protocol:
 def _mean_row(name: str, reports: Sequence[Report], bases: Mapping[int, float | None]) -> Row:
     rows = [report.rows[0] for report in reports]
     seeds = tuple(
-        SeedLine(
-            record=Record(**report.protocol.model_dump(include=set(Record.model_fields))),
-            perplexity_valid=row.perplexity_valid,
-            perplexity_test=row.perplexity_test,
-            loss_percent=loss_percent(row.perplexity_test, bases.get(report.protocol.seed)),
-            train_seconds=row.train_seconds,
-        )
+        _seed_line(report, row, loss_percent(row.perplexity_test, bases.get(report.protocol.seed)))
         for report, row in zip(reports, rows, strict=True)
     )
-    loss = _mean(seed.loss_percent for seed in seeds)
+    losses = [seed.loss_percent for seed in seeds]
+    loss = None if None in losses else _mean(losses)  # beside a perplexity of all seeds one of all stands, or none
     if len(rows) == 1:
         return rows[0].model_copy(update={"seeds": seeds, "loss_percent": loss})
-    means = ("parameter_factor", "byte_factor", "perplexity_valid", "perplexity_test", "train_seconds")
+    means = (
+        "parameter_factor",
+        "byte_factor",
+        "perplexity_valid",
+        "perplexity_test",
+        "perplexity_train",
+        "train_seconds",
+    )
     # how gaps are coded depends on where the non-zeros are, and how many fit into a number of bytes on that
     whole = ("parameters", "nonzeros", "stored_bytes", "file_bytes", "model_parameters", "model_bytes")
+    counted = _mean(row.nonzeros_in_file for row in rows)
     return rows[0].model_copy(
         update={
             "seeds": seeds,
             "loss_percent": loss,
             "folder": name,
             "curves": _mean_curves(rows),
+            "nonzeros_in_file": None if counted is None else round(counted),
             **{field: _mean(getattr(row, field) for row in rows) for field in means},
             **{field: round(statistics.fmean(getattr(row, field) for row in rows)) for field in whole},
         }

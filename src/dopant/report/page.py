@@ -6,6 +6,7 @@ import base64
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -94,9 +95,9 @@ def _title(report: Report) -> str:
 
 
 def _runners_up(report: Report) -> str:
-    """The three compressed rows after the best, in order of their loss."""
+    """The three compressed rows after the best, in order of their validation perplexity, with their losses."""
     rest = [row for row in report.rows if row is not report.best and row.loss_percent is not None]
-    rest.sort(key=lambda row: row.loss_percent or 0.0)
+    rest.sort(key=lambda row: inf if row.perplexity_valid is None else row.perplexity_valid)
     named = [f"{row.label} ({words.percent(row.loss_percent)})" for row in rest[:3]]
     return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]])) if named else ""
 

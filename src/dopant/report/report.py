@@ -75,7 +75,7 @@ class Protocol(Record):
 
 
 class CurvePoint(Kept):
-    """One epoch of training."""
+    """One epoch of training; its training perplexity is the mean of its steps, with all dropout acting."""
 
     epoch: Count
     tokens: Count
@@ -147,6 +147,8 @@ class Row(Kept):
         file_bytes: size of `model.safetensors`, the whole model.
         model_parameters, model_bytes: of all tensors of the model.
         perplexity_valid, perplexity_test: computed from the file alone.
+        perplexity_train: the same on as much of the training text as there is of the validation text. Unlike that of
+            the curves, for which rows and inputs are dropped, it may be compared among rows.
         loss_percent: by how much the test perplexity is above the dense row's; None for the dense row.
         folder: the model's folder, relative to the report's.
         note: a remark for readers, such as "diverged in epoch 3".
@@ -166,6 +168,7 @@ class Row(Kept):
     nonzeros_in_file: Count | None = None
     perplexity_valid: Number
     perplexity_test: Number
+    perplexity_train: Number = None
     loss_percent: Number
     train_seconds: Number
     folder: str
@@ -220,9 +223,9 @@ class Report(Kept):
 
     @property
     def best(self) -> Row | None:
-        """The compressed row with the smallest test perplexity."""
-        measured = [row for row in self.rows if not row.dense and row.perplexity_test is not None]
-        return min(measured, key=lambda row: row.perplexity_test or 0.0, default=None)
+        """The compressed row with the smallest validation perplexity: the test split is no place to choose on."""
+        measured = [row for row in self.rows if not row.dense and row.perplexity_valid is not None]
+        return min(measured, key=lambda row: row.perplexity_valid or 0.0, default=None)
 
 
 def loss_percent(perplexity: float | None, dense: float | None) -> float | None:

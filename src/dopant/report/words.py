@@ -191,6 +191,9 @@ def protocol_line(report: Report) -> str:
     tokens = protocol.tokens
     carried = "state carried" if protocol.state_carried else "state not carried"
     distilled = f"distilled from {distillation(protocol)}, " if protocol.distillation is not None else ""
+    compressed = any(not row.dense for row in report.rows)
+    wanted = f"Target {target(protocol)} by {protocol.count}; factors" if compressed else "Factors"
+    stored = f" ({protocol.storage})" if compressed else ""
     return (
         f"Perplexity of the test split of {protocol.corpus} (sha256 {protocol.checksum[:12]}; "
         f"{count(tokens.train)} / {count(tokens.valid)} / {count(tokens.test)} tokens, {protocol.tokenizer} "
@@ -198,8 +201,8 @@ def protocol_line(report: Report) -> str:
         f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
         f"{optimiser(report)}, {distilled}{seeds(report)}{means}. "
-        f"Target {target(protocol)} by {protocol.count}; factors, parameters and bytes are those of the "
-        f"{scope(protocol)} as stored ({protocol.storage}), against dense float32; "
+        f"{wanted}, parameters and bytes are those of the "
+        f"{scope(protocol)} as stored{stored}, against dense float32; "
         f"the file is that of the whole model. {differing(protocol)}"
         f"{_made_by(_records(report))}"
     )

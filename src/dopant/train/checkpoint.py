@@ -77,7 +77,8 @@ def load_checkpoint(path: Path, model: nn.Module, fingerprint: str) -> tuple[Sta
                     f"the checkpoint {path} belongs to another recipe, model or corpus; "
                     "resume with what it was made with, or start anew with --force"
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # the file's memory begins at any address, and how a product is rounded depends on that
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         progress = _progress(json.loads(metadata["progress"]))
         whose = sorted({name.rpartition("/")[0] for name in tensors if not name.startswith(_OWN)})
         states = {name: (tensors[f"{name}/h"], tensors[f"{name}/c"]) for name in whose}

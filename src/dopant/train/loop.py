@@ -278,10 +278,9 @@ class _Training:
             return
         step = self.progress.step
         self.log.write("diverged", step=step, what=what, value=str(value))
-        kept = self.checkpoint is not None and self.checkpoint.exists()
         raise DivergenceError(
-            f"the {what} became {value} at step {step} of {self.steps} (epoch {epoch + 1}); lower the learning rate"
-            + (f"; {self.checkpoint} holds the last good state" if kept else "")
+            f"the {what} became {value} at step {step} of {self.steps} (epoch {epoch + 1}); "
+            "start anew with a lower training.learning_rate"
         )
 
 

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from dopant.errors import InputError
 from dopant.layers import slots
-from dopant.structures import DopedWeight, MaskedWeight, SparseWeight, StructuredWeight
+from dopant.structures import (
+    Doped,
+    DopedWeight,
+    MaskedWeight,
+    Sparse,
+    SparseWeight,
+    Stacked,
+    Structure,
+    StructuredWeight,
+)
 from dopant.structures.sparse import largest
 from dopant.train.schedules import Schedule, sparsity
 from dopant.train.settings import Sparsify
@@ -53,6 +62,30 @@ def open_overlays(
             rest = original * overlay_start if start == "scratch" else original - weight.base.to_dense().detach()
             weight.overlay = _open(slot.name, weight.overlay, rest, opened)
     return opened
+
+
+def check_overlays(structures: Mapping[str, Structure]) -> None:
+    """See that training can anneal every sparse part: a whole weight, or the overlay of a whole doped weight.
+
+    Args:
+        structures: by the weights' names.
+
+    Raises:
+        InputError: it cannot; left as they are made, such non-zeros would stay at random places.
+    """
+    for name, structure in structures.items():
+        inner = structure.base if isinstance(structure, Doped) else structure
+        if not isinstance(structure, Sparse) and _has_sparse(inner):
+            raise InputError(
+                f"{name} has a sparse part within a {inner.kind} structure, and training anneals overlays of whole "
+                "weights; make it doped as a whole, with that structure for its base"
+            )
+
+
+def _has_sparse(structure: Structure) -> bool:
+    if isinstance(structure, (Sparse, Doped)):
+        return True
+    return isinstance(structure, Stacked) and any(map(_has_sparse, structure.parts))
 
 
 def _open(name: str, weight: SparseWeight, matrix: Tensor, opened: list[Overlay]) -> MaskedWeight:
