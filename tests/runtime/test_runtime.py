@@ -228,3 +228,22 @@ def test_a_model_of_halves(path: str) -> None:
     logits, _ = Runtime(model).step([1])
     want, _ = Runtime(model.float()).step([1])
     np.testing.assert_allclose(logits, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_runtime_is_a_copy(path: str, tied: bool) -> None:
+    model = made("dense", tied=tied)
+    runtime = Runtime(model)
+    before, _ = runtime.step([1])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    np.testing.assert_array_equal(runtime.step([1])[0], before)
+
+
+@pytest.mark.parametrize("size", [1, 299])
+def test_a_bias_of_another_size_is_refused(path: str, size: int) -> None:
+    model = made()
+    model.decoder.bias = torch.nn.Parameter(torch.zeros(size))
+    with pytest.raises(InputError, match=rf"the decoder's bias must be of shape \(300,\), got \({size},\)"):
+        Runtime(model)

@@ -14,8 +14,8 @@ from dopant.errors import InputError
 from dopant.layers import LSTM, Embedding, Linear
 from dopant.layers.lstm import State
 from dopant.native.library import library
-from dopant.runtime.handle import Floats, float_array
-from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
+from dopant.runtime.handle import Floats
+from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision, own_bias
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.structures.base import checked_index
 
@@ -103,9 +103,7 @@ class _LinearKernel(_Kernel[Linear, tuple[PackedWeight, Floats | None]]):
         weight = PackedWeight(
             layer.weight, Packer(self.native, self.precision), (layer.out_features, layer.in_features)
         )
-        if layer.bias is not None and layer.bias.shape != (layer.out_features,):
-            raise InputError(f"the bias must be of shape ({layer.out_features},), got {tuple(layer.bias.shape)}")
-        return weight, None if layer.bias is None else float_array(layer.bias)
+        return weight, own_bias(layer.bias, layer.out_features)
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer

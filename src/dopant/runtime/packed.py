@@ -94,6 +94,19 @@ class PackedWeight:
         return y
 
 
+def own_bias(bias: Tensor | None, rows: int, name: str = "the bias") -> Floats | None:
+    """A bias, if there is one, as an array of our own: the model may go on changing its.
+
+    Raises:
+        InputError: it is not of shape (rows,), which the kernels read it as.
+    """
+    if bias is None:
+        return None
+    if bias.shape != (rows,):
+        raise InputError(f"{name} must be of shape ({rows},), got {tuple(bias.shape)}")
+    return float_array(bias).copy()
+
+
 def check_precision(precision: str) -> None:
     """Raise InputError unless it is one of the precisions."""
     if precision not in get_args(Precision):

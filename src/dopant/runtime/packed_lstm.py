@@ -7,11 +7,10 @@ from ctypes import CDLL, byref, c_void_p
 import numpy as np
 import numpy.typing as npt
 
-from dopant.errors import InputError
 from dopant.layers import LSTM
 from dopant.runtime.checks import check_batch, check_input, check_parts, check_state, first_state
-from dopant.runtime.handle import Floats, Handle, check, float_array, memory_of, pointer
-from dopant.runtime.packed import PackedWeight, Packer, Precision
+from dopant.runtime.handle import Floats, Handle, check, memory_of, pointer
+from dopant.runtime.packed import PackedWeight, Packer, Precision, own_bias
 from dopant.runtime.state import State
 from dopant.runtime.stepper import Stepper
 
@@ -59,9 +58,7 @@ class PackedLSTM:
                 else:
                     handles[2].append(None)
                 bias = lstm.get_parameter("bias" + suffix) if lstm.bias else None
-                biases.append(None if bias is None else float_array(bias))
-                if bias is not None and bias.shape != (gates,):
-                    raise InputError(f"bias{suffix} must be of shape ({gates},), got {tuple(bias.shape)}")
+                biases.append(own_bias(bias, gates, "bias" + suffix))
                 inputs.append(size)
         addresses = (c_void_p * self.count)(*[None if bias is None else bias.ctypes.data for bias in biases])
         sizes, hidden = np.array(inputs, np.int32), np.full(self.count, self.hidden, np.int32)

@@ -14,8 +14,8 @@ from dopant.evaluate import generate
 from dopant.models.language_model import LanguageModel
 from dopant.native import status
 from dopant.native.library import library
-from dopant.runtime.handle import Floats, float_array
-from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
+from dopant.runtime.handle import Floats
+from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision, own_bias
 from dopant.runtime.packed_lstm import PackedLSTM
 from dopant.runtime.state import State
 from dopant.runtime.torch_path import TorchLSTM, TorchState, TorchWeight
@@ -50,25 +50,24 @@ class Runtime:
         self.active = status().active
         native = library()
         self.precision: Precision = precision if native is not None else "exact"
-        bias = model.decoder.bias
-        self._bias = None if bias is None else float_array(bias)
+        self._bias = own_bias(model.decoder.bias, self.vocabulary, "the decoder's bias")
         self.lstm: Any
-        self.embedding: PackedWeight | TorchWeight
-        self.decoder: PackedWeight | TorchWeight
+        self._embedding: PackedWeight | TorchWeight
+        self._decoder: PackedWeight | TorchWeight
         if native is None:
             self.lstm = TorchLSTM(model.lstm)
-            self.embedding = TorchWeight(model.embedding.weight)
-            self.decoder = TorchWeight(model.decoder.weight)
+            self._embedding = TorchWeight(model.embedding.weight)
+            self._decoder = TorchWeight(model.decoder.weight)
             return
         self.lstm = PackedLSTM(model.lstm, native, precision)
         shape = (self.vocabulary, model.config.hidden)
-        self.embedding = PackedWeight(model.embedding.weight, Packer(native, "exact", lookup=True), shape)
-        self.decoder = PackedWeight(model.decoder.weight, Packer(native, precision), shape)
+        self._embedding = PackedWeight(model.embedding.weight, Packer(native, "exact", lookup=True), shape)
+        self._decoder = PackedWeight(model.decoder.weight, Packer(native, precision), shape)
 
     @property
     def bytes(self) -> int:
         """Bytes of the packed weights."""
-        return int(self.lstm.bytes + self.embedding.bytes + self.decoder.bytes)
+        return int(self.lstm.bytes + self._embedding.bytes + self._decoder.bytes)
 
     def initial(self, batch: int = 1) -> AnyState:
         """The state before any token.
@@ -93,8 +92,8 @@ class Runtime:
             InputError: ids out of range, or a state of another batch or model.
         """
         ids = self._ids(tokens, 1)
-        hidden, state = self.lstm.step(self.embedding.rows(ids), state)
-        return self.decoder.linear(hidden, self._bias), state
+        hidden, state = self.lstm.step(self._embedding.rows(ids), state)
+        return self._decoder.linear(hidden, self._bias), state
 
     def sequence(self, tokens: npt.ArrayLike, state: AnyState | None = None) -> tuple[Floats, AnyState]:
         """Read many tokens of each sequence: tokens (time, batch) -> logits (time, batch, vocabulary), and the state.
@@ -103,13 +102,13 @@ class Runtime:
             InputError: ids out of range, or a state of another batch or model.
         """
         hidden, state = self.hidden(tokens, state)
-        logits = self.decoder.linear(hidden.reshape(-1, hidden.shape[-1]), self._bias)
+        logits = self._decoder.linear(hidden.reshape(-1, hidden.shape[-1]), self._bias)
         return logits.reshape(*hidden.shape[:2], self.vocabulary), state
 
     def hidden(self, tokens: npt.ArrayLike, state: AnyState | None = None) -> tuple[Floats, AnyState]:
         """As `sequence`, but without the decoder: what the last layer says, (time, batch, hidden)."""
         ids = self._ids(tokens, 2)
-        rows = self.embedding.rows(ids.reshape(-1)).reshape(*ids.shape, -1)
+        rows = self._embedding.rows(ids.reshape(-1)).reshape(*ids.shape, -1)
         hidden, state = self.lstm.sequence(rows, state)
         return hidden, state
 
