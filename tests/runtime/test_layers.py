@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import pack_sequence
 
 from dopant.errors import InputError
@@ -16,7 +20,7 @@ from dopant.layers import LSTM, Embedding, Linear, convert
 from dopant.native.library import library
 from dopant.runtime import accelerate
 from dopant.structures import Dense
-from dopant.structures.presets import doped_kronecker
+from dopant.structures.presets import doped_kronecker, doped_lmf
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no native library")
 
@@ -187,3 +191,119 @@ def test_subclasses_are_left_alone() -> None:
     assert model[1].kernel is not None
     with pytest.raises(InputError, match="no layer of dopant's"):
         accelerate(Mine(8, 8))
+
+
+def served(layer: Any) -> Any:
+    """A layer in evaluation behind kernels that tell of every call."""
+    accelerate(layer.eval())
+    kernel, layer.calls = layer.kernel, 0
+
+    def counted(*inputs: Any) -> Any:
+        layer.calls += 1
+        return kernel(*inputs)
+
+    layer.kernel = counted
+    return layer
+
+
+@pytest.mark.parametrize("make", [lambda w: Linear(8, 8, weight=w), lambda w: Embedding(8, 8, weight=w)])
+def test_row_masks_are_heeded(make: Any) -> None:
+    layer = served(make(doped_lmf(1, 10).new((8, 8))))
+    x = torch.arange(8) if isinstance(layer, Embedding) else torch.randn(8)
+    with torch.no_grad():
+        before = layer(x)
+        layer.weight.row_masks = (torch.zeros(8), torch.zeros(8))
+        assert torch.equal(layer(x), torch.zeros_like(before) if isinstance(layer, Embedding) else layer.bias)
+        layer.weight.row_masks = None
+        assert torch.equal(layer(x), before)
+    assert layer.calls == 2
+    lstm = served(LSTM(6, 4))
+    lstm.weight_l0.row_masks = (torch.zeros(16),)
+    with torch.no_grad():
+        lstm(torch.randn(2, 3, 6))
+    assert lstm.calls == 0
+
+
+def test_parameters_that_tell_of_no_change_stay_torch_s() -> None:
+    with torch.inference_mode():
+        layer, x = accelerate(Linear(6, 5)).eval(), torch.ones(1, 6)
+        before = layer(x)
+        layer.weight.matrix.mul_(2.0), layer.bias.mul_(2.0)
+        torch.testing.assert_close(layer(x), 2.0 * before)
+        late = torch.ones(5, 6)
+    layer = accelerate(Linear(6, 5, bias=True)).eval()
+    layer.weight.matrix = nn.Parameter(late, requires_grad=False)
+    with torch.inference_mode():
+        before = layer(x)
+        layer.weight.matrix.mul_(2.0)
+        torch.testing.assert_close(layer(x), before + layer.weight.matrix.sum(1) / 2)
+
+
+def test_what_records_or_transforms_torch_sees_torch() -> None:
+    layer, x = served(Linear(6, 5)), torch.randn(2, 6)
+    with torch.no_grad():
+        expected = layer(x)
+        assert layer.calls == 1
+        torch.testing.assert_close(torch.func.vmap(layer)(x), expected)
+        torch.testing.assert_close(torch.func.jvp(layer, (x,), (x,))[1], expected - layer.bias)
+        with forward_ad.dual_level():
+            torch.testing.assert_close(
+                forward_ad.unpack_dual(layer(forward_ad.make_dual(x, x))).tangent, expected - layer.bias
+            )
+        torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), expected)
+        torch.testing.assert_close(torch.compile(layer, backend="eager")(x), expected)
+        torch.testing.assert_close(torch.jit.trace(layer, (x,), check_trace=False)(x), expected)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert layer(torch.zeros(2, 6)).shape == (2, 5)
+        with pytest.raises(RuntimeError):  # torch's own
+            layer(x.to_mkldnn())
+    assert layer.calls == 1
+
+
+def test_inputs_that_want_gradients_are_served_without() -> None:
+    layer, lstm = served(Linear(6, 5)), served(LSTM(6, 4))
+    state = (nn.Parameter(torch.zeros(1, 2, 4)), nn.Parameter(torch.zeros(1, 2, 4)))
+    with torch.no_grad():
+        assert not layer(torch.zeros(2, 6, requires_grad=True)).requires_grad
+        assert not lstm(torch.zeros(3, 2, 6, requires_grad=True), state)[0].requires_grad
+    assert layer.calls == lstm.calls == 1
+
+
+def test_a_layer_is_freed_at_once() -> None:
+    layer = accelerate(Linear(6, 5)).eval()
+    with torch.no_grad():
+        layer(torch.zeros(2, 6))
+    there = weakref.ref(layer)
+    gc.disable()
+    try:
+        del layer
+        assert there() is None
+    finally:
+        gc.enable()
+
+
+def test_a_shallow_copy_computes_with_its_own_parameters() -> None:
+    layer, x = accelerate(Linear(6, 5)).eval(), torch.randn(2, 6)
+    other = copy.copy(layer)
+    other._parameters = {"bias": nn.Parameter(torch.full((5,), 7.0))}
+    with torch.no_grad():
+        torch.testing.assert_close(other(x) - layer(x), (7.0 - layer.bias).expand(2, 5))
+
+
+def test_what_changes_while_it_is_packed_is_packed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dopant.runtime import layers
+
+    layer, x = accelerate(Linear(6, 5)).eval(), torch.zeros(2, 6)
+    pack = layers.PackedWeight
+
+    def slow(*args: Any) -> Any:
+        packed = pack(*args)
+        layer.weight.matrix.fill_(3.0)
+        return packed
+
+    x.fill_(1.0)
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(layers, "PackedWeight", slow)
+        layer(x)
+        patch.undo()
+        torch.testing.assert_close(layer(x), (18.0 + layer.bias).expand(2, 5))

@@ -44,7 +44,7 @@ class Embedding(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         """index (...) of integers -> (..., embedding_dim)."""
         if (kernel := kernel_for(self, index, dtypes=INDICES)) is not None:
-            return cast(Tensor, kernel(index))
+            return cast(Tensor, kernel(self, index))
         rows = masked_rows(self.weight, index)
         if self.padding_idx is not None and rows.requires_grad:
             rows = torch.where((index == self.padding_idx).unsqueeze(-1), rows.detach(), rows)

@@ -40,7 +40,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features)."""
         if (kernel := kernel_for(self, x)) is not None:
-            return cast(Tensor, kernel(x))
+            return cast(Tensor, kernel(self, x))
         y = summed(products(self.weight), x)
         if self.bias is None:
             return y

@@ -133,7 +133,7 @@ class LSTM(nn.Module):
         if x.shape[-1] != self.input_size:
             raise InputError(f"the LSTM takes {self.input_size} inputs, got {x.shape[-1]}: {tuple(x.shape)}")
         if lengths is None and (kernel := kernel_for(self, x, *(hx or ()))) is not None:
-            return cast(tuple[Tensor, State], kernel(x, hx))
+            return cast(tuple[Tensor, State], kernel(self, x, hx))
         h0, c0 = self._initial(x, hx)
         finals: list[State] = []
         fused = self.contraction == "dense" and lengths is None and self._masks_fit_fused()
