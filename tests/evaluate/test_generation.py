@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,16 +65,25 @@ def test_tokens_come_with_the_model_s_chances() -> None:
         assert [text.count(token) / 3000 for token in range(3)] == pytest.approx(expected, abs=0.03)
 
 
-@pytest.mark.parametrize("tokens", [0, -1])
-def test_no_tokens_are_refused(model: LanguageModel, tokens: int) -> None:
-    with pytest.raises(InputError, match=f"tokens must be 1 or more, got {tokens}"):
+@pytest.mark.parametrize("tokens", [0, -1, 2.5, "3", None])
+def test_a_number_of_tokens_is_whole(model: LanguageModel, tokens: Any) -> None:
+    with pytest.raises(InputError, match=f"tokens must be a whole number of 1 or more, got {tokens!r}"):
         drawn(model, tokens=tokens)
+    assert len(drawn(model, tokens=np.int32(3))) == 3  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf])
-def test_impossible_temperatures_are_refused(model: LanguageModel, temperature: float) -> None:
-    with pytest.raises(InputError, match=f"temperature must be a number of 0 or more, got {temperature}"):
+@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf, "x"])
+def test_impossible_temperatures_are_refused(model: LanguageModel, temperature: Any) -> None:
+    with pytest.raises(InputError, match=f"temperature must be a number of 0 or more, got {temperature!r}"):
         drawn(model, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_from_scores_that_are_not_finite_nothing_is_drawn(temperature: float) -> None:
+    for chance, told in ((math.nan, "nan"), (math.inf, "inf")):
+        with pytest.raises(InputError, match=f"the largest of the model's scores is {told}"):
+            drawn(Fixed(0.5, chance, 0.5), temperature=temperature)
+    assert set(drawn(Fixed(0.5, 0.0, 0.5))) == {0, 2}
 
 
 def test_an_empty_prompt_is_refused(model: LanguageModel) -> None:

@@ -121,7 +121,7 @@ def test_threads_are_a_whole_number(count: Any) -> None:
 
 @needs_library
 def test_threads_are_set_until_they_are_set_again() -> None:
-    assert set_threads(3) == 1
+    assert set_threads(np.int64(3)) == 1  # type: ignore[arg-type]
     try:
         x = np.arange(500, dtype=np.float32).reshape(100, 5)
         np.testing.assert_array_equal(doubled(x), 2 * x)

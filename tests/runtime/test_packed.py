@@ -182,3 +182,9 @@ def test_a_structure_without_a_kernel_is_named() -> None:
 def test_a_precision_is_known() -> None:
     with pytest.raises(InputError, match="exact, fast, got 'double'"):
         check_precision("double")
+
+
+def test_more_rows_than_the_kernels_count_are_refused() -> None:
+    many = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2**32 + 1, 90), (0, 0))
+    with pytest.raises(InputError, match=r"1073741824 rows, sequences or steps at most, got 4294967297; make several"):
+        packed(new(Dense())).linear(many)

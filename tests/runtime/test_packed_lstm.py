@@ -198,6 +198,15 @@ def test_what_does_not_fit_is_refused() -> None:
         lstm.state(np.zeros((2, 1, 20)), np.zeros((2, 2, 20)))
 
 
+def test_more_than_the_kernels_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lstm = packed(doped())
+    monkeypatch.setattr("dopant.runtime.checks._MOST", 30)
+    for shape in ((31, 1, 20), (1, 31, 20)):
+        with pytest.raises(InputError, match="a call takes 30 rows, sequences or steps at most, got 31"):
+            lstm.sequence(np.zeros(shape, np.float32))
+    assert lstm.sequence(np.zeros((30, 1, 20), np.float32))[0].shape == (30, 1, 20)
+
+
 def test_weights_that_do_not_fit_their_layer_are_refused() -> None:
     lstm = LSTM(8, 4)
     lstm.weight_l0 = Dense().new((16, 4096))

@@ -134,7 +134,7 @@ def test_what_a_stepper_refuses(path: str) -> None:
     for batch, told in (
         (0, "1 or more, got 0"),
         (True, "1 or more, got True"),
-        (2**31, "below 2\\^31, got 2147483648"),
+        (2**31, "1073741824 rows, sequences or steps at most, got 2147483648"),
     ):
         with pytest.raises(InputError, match=told):
             runtime.lstm.stepper(batch)
@@ -247,3 +247,43 @@ def test_a_bias_of_another_size_is_refused(path: str, size: int) -> None:
     model.decoder.bias = torch.nn.Parameter(torch.zeros(size))
     with pytest.raises(InputError, match=rf"the decoder's bias must be of shape \(300,\), got \({size},\)"):
         Runtime(model)
+
+
+def test_input_that_is_no_array_is_refused(path: str) -> None:
+    runtime = Runtime(made())
+    lstm, ragged = runtime.lstm, [[1.0], [1.0, 2.0]]
+    gradients, elsewhere = torch.zeros(1, 24, requires_grad=True), torch.zeros(1, 24, device="meta")
+    for x, told in (
+        (ragged, "got a list"),
+        (gradients, r"use tensor\.detach\(\)\.numpy\(\)"),
+        (elsewhere, "got a Tensor"),
+    ):
+        with pytest.raises(InputError, match=rf"(?i)^x must be an array of numbers, .*{told}"):
+            lstm.step(x)
+    for part in (ragged, "some text", gradients.view(1, 1, 24)):
+        for name, given in (("h", (part, np.zeros((2, 1, 24)))), ("c", (np.zeros((2, 1, 24)), part))):
+            with pytest.raises(InputError, match=f"{name} must be an array of numbers"):
+                lstm.state(*given)
+    for tokens in (ragged, elsewhere, gradients):
+        with pytest.raises(InputError, match="tokens must be an array of numbers"):
+            runtime.step(tokens)
+    with pytest.raises(InputError, match=r"tokens must be whole numbers of shape \(batch,\), got <U4 \(1,\)"):
+        runtime.step(["text"])
+    for shape in ((0, 1), (1, 0)):
+        with pytest.raises(InputError, match=r"with 1 or more of each, got \(., ., 24\)"):
+            runtime.sequence(np.zeros(shape, int))
+    with pytest.raises(InputError, match="1073741824 rows, sequences or steps at most, got 2147483647"):
+        runtime.initial(2**31 - 1)
+    for seed in (2**64, -1, "x", 1.5):
+        with pytest.raises(InputError, match=r"seed must be a whole number from 0 to below 2\*\*63"):
+            runtime.generate([1], 2, seed=seed)  # type: ignore[arg-type]
+    assert runtime.generate([1], 2, seed=np.int64(3)) == runtime.generate([1], 2, seed=3)  # type: ignore[arg-type]
+
+
+def test_arrays_of_a_state_are_the_caller_s(path: str) -> None:
+    runtime = Runtime(made())
+    state = runtime.step([1])[1]
+    expected, _ = runtime.step([2], state)
+    for part in state.arrays():
+        part.fill(9.0)
+    np.testing.assert_array_equal(runtime.step([2], state)[0], expected)

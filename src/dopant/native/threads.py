@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from dopant.errors import InputError
 from dopant.native.library import library
 
@@ -25,11 +27,11 @@ def set_threads(count: int) -> int:
     Raises:
         InputError: it is not.
     """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
         raise InputError(f"threads must be a whole number of 1 or more, got {count!r}")
     global _count
     native = library()
     if native is not None:
-        native.dopant_set_threads(min(count, 1024))
-    before, _count = _count, count
+        native.dopant_set_threads(min(int(count), 1024))
+    before, _count = _count, int(count)
     return before

@@ -11,6 +11,7 @@ import torch
 
 from dopant.data import Corpus, read_corpus
 from dopant.errors import InputError
+from dopant.evaluate.generation import check_seed
 from dopant.plan.plan import Plan
 from dopant.recipes.comparing import compare, recovery_recipe
 from dopant.recipes.overrides import Override, arguments
@@ -281,8 +282,7 @@ def generate(
         InputError: numbers out of range, or an unknown precision.
         FileError: the folder cannot be read.
     """
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed must be a whole number from 0 to below 2**63, got {seed}")
+    check_seed(seed)
     check_precision(precision)
     model, tokenizer = load_with_tokenizer(folder)
     ids = tokenizer.encode(prompt)

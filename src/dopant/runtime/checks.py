@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dopant.errors import InputError
 from dopant.runtime.handle import Floats
@@ -13,15 +14,33 @@ from dopant.runtime.handle import Floats
 Shapes = Callable[[int], tuple[tuple[int, int, int], tuple[int, int, int]]]
 """The shapes of h and c for a batch."""
 
-_FLOAT32 = np.dtype(np.float32)
+FLOAT32 = np.dtype(np.float32)
+_MOST = 2**30
+
+
+def as_array(name: str, values: Any, dtype: Any = None) -> npt.NDArray[Any]:
+    """Values as a contiguous array, of the dtype if one is given.
+
+    Raises:
+        InputError: they cannot be: rows differ in length, it is text, or a tensor elsewhere or with gradients.
+    """
+    try:
+        return np.ascontiguousarray(values, dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be an array of numbers, got a {type(values).__name__}: {error}") from None
 
 
 def check_batch(batch: object) -> None:
-    """Raise InputError unless it is a whole number of 1 or more, which the kernels have 32 bits for."""
+    """Raise InputError unless it is a whole number of 1 or more that the kernels can count to."""
     if not isinstance(batch, (int, np.integer)) or isinstance(batch, bool) or batch < 1:
         raise InputError(f"batch must be 1 or more, got {batch!r}")
-    if batch >= 2**31:
-        raise InputError(f"batch must be below 2^31, got {batch}")
+    check_count(int(batch))
+
+
+def check_count(count: int) -> None:
+    """Raise InputError if it is more than a call takes: the kernels count in 32 bits, and ctypes cuts off the rest."""
+    if count > _MOST:
+        raise InputError(f"a call takes {_MOST} rows, sequences or steps at most, got {count}; make several calls")
 
 
 def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
@@ -30,13 +49,14 @@ def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
     Raises:
         InputError: they are not float32 of (batch, inputs) or (time, batch, inputs), or there are none.
     """
-    array = np.ascontiguousarray(x)
-    if array.dtype != _FLOAT32:
+    array = as_array("x", x)
+    if array.dtype != FLOAT32:
         raise InputError(f"x must be float32, got {array.dtype}")
     shape = array.shape
     if len(shape) != dimensions or shape[-1] != inputs or 0 in shape:
         wanted = f"(batch, {inputs})" if dimensions == 2 else f"(time, batch, {inputs})"
         raise InputError(f"x must be of shape {wanted} with 1 or more of each, got {array.shape}")
+    check_count(max(shape))
     return array
 
 

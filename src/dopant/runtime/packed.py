@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dopant.errors import InputError
 from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
+from dopant.runtime.checks import check_count
 from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
 from dopant.structures import Shape, StructuredWeight
 from dopant.structures.dense import DenseWeight
@@ -79,7 +80,12 @@ class PackedWeight:
         return int(self.handle.library.dopant_weight_bytes(self.handle))
 
     def linear(self, x: Floats, bias: Floats | None = None) -> Floats:
-        """x (n, in) float32 -> x Wᵀ + bias (n, out); both contiguous."""
+        """x (n, in) float32 -> x Wᵀ + bias (n, out); both contiguous.
+
+        Raises:
+            InputError: more rows than a call takes.
+        """
+        check_count(len(x))
         y = np.empty((len(x), self.shape[0]), np.float32)
         offset = None if bias is None else pointer(bias)
         handle = self.handle

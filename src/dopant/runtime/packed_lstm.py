@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dopant.layers import LSTM
-from dopant.runtime.checks import check_batch, check_input, check_parts, check_state, first_state
+from dopant.runtime.checks import FLOAT32, as_array, check_batch, check_input, check_parts, check_state, first_state
 from dopant.runtime.handle import Floats, Handle, check, memory_of, pointer
 from dopant.runtime.packed import PackedWeight, Packer, Precision, own_bias
 from dopant.runtime.state import State
 from dopant.runtime.stepper import Stepper
-
-_FLOAT32 = np.dtype(np.float32)
 
 
 class PackedLSTM:
@@ -96,9 +94,9 @@ class PackedLSTM:
         """A state from h and c as torch.nn.LSTM has them.
 
         Raises:
-            InputError: their shapes are not those of one batch.
+            InputError: they are no arrays, or their shapes are not those of one batch.
         """
-        first, second = (np.ascontiguousarray(part, np.float32) for part in (h, c))
+        first, second = as_array("h", h, FLOAT32), as_array("c", c, FLOAT32)
         batch = check_parts(first, second, self.shapes)
         state = self.initial(batch)
         library = self.handle.library
@@ -114,7 +112,7 @@ class PackedLSTM:
         x = check_input(x, 2, self.inputs)
         batch = len(x)
         memory, state = self._run(x, 1, batch, state)
-        return np.ndarray((batch, self.width), _FLOAT32, memory), state
+        return np.ndarray((batch, self.width), FLOAT32, memory), state
 
     def sequence(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
         """Many steps: x (time, batch, in) float32 -> (time, batch, directions·out), and the state after the last.
@@ -125,7 +123,7 @@ class PackedLSTM:
         x = check_input(x, 3, self.inputs)
         steps, batch, _ = x.shape
         memory, state = self._run(x, steps, batch, state)
-        return np.ndarray((steps, batch, self.width), _FLOAT32, memory), state
+        return np.ndarray((steps, batch, self.width), FLOAT32, memory), state
 
     def stepper(self, state: State | int | None = None, *, carry: bool = True) -> Stepper:
         """Steps in memory that is set up once, from a state on, or from zeros for a batch (of one): see `Stepper`.
@@ -140,7 +138,7 @@ class PackedLSTM:
         before = self.initial(batch) if state is None else state
         check_state(before, self, batch)
         count, size = steps * batch * self.width, before.size
-        memory: Floats = np.empty(count + size, _FLOAT32)  # y, and the state after it
+        memory: Floats = np.empty(count + size, FLOAT32)  # y, and the state after it
         place = memory_of(memory)
         after = byref(place, 4 * count)
         handle = self.handle

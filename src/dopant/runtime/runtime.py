@@ -10,10 +10,11 @@ import torch
 
 from dopant.data.tokenizers import Tokenizer
 from dopant.errors import InputError
-from dopant.evaluate import generate
+from dopant.evaluate.generation import check_seed, generate
 from dopant.models.language_model import LanguageModel
 from dopant.native import status
 from dopant.native.library import library
+from dopant.runtime.checks import as_array
 from dopant.runtime.handle import Floats
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision, own_bias
 from dopant.runtime.packed_lstm import PackedLSTM
@@ -108,7 +109,7 @@ class Runtime:
     def hidden(self, tokens: npt.ArrayLike, state: AnyState | None = None) -> tuple[Floats, AnyState]:
         """As `sequence`, but without the decoder: what the last layer says, (time, batch, hidden)."""
         ids = self._ids(tokens, 2)
-        rows = self._embedding.rows(ids.reshape(-1)).reshape(*ids.shape, -1)
+        rows = self._embedding.rows(ids.reshape(-1)).reshape(*ids.shape, self._embedding.shape[1])
         hidden, state = self.lstm.sequence(rows, state)
         return hidden, state
 
@@ -148,19 +149,17 @@ class Runtime:
                 raise InputError("this model has no tokenizer; give token ids")
             prompt = self.tokenizer.encode(prompt)
         ids = torch.from_numpy(self._ids(prompt, 1))
-        generator = torch.Generator().manual_seed(seed)
+        check_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         return generate(self, ids, tokens, temperature=temperature, generator=generator)
 
     def __call__(self, tokens: torch.Tensor, state: AnyState | None = None) -> tuple[torch.Tensor, AnyState]:
         """As the language model's own forward, so that whatever evaluates a model evaluates a runtime."""
-        logits, state = self.sequence(tokens.numpy(), state)
+        logits, state = self.sequence(tokens, state)
         return torch.from_numpy(logits), state
 
     def _ids(self, tokens: npt.ArrayLike, dimensions: int) -> Ids:
-        try:
-            ids = np.ascontiguousarray(tokens)
-        except ValueError:
-            raise InputError("tokens must be whole numbers in rows of one length") from None
+        ids = as_array("tokens", tokens)
         if ids.ndim != dimensions or (ids.size and ids.dtype.kind not in "iu"):
             shape = "(batch,)" if dimensions == 1 else "(time, batch)"
             raise InputError(f"tokens must be whole numbers of shape {shape}, got {ids.dtype} {ids.shape}")

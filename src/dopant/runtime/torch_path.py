@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dopant.layers import LSTM
-from dopant.runtime.checks import check_batch, check_input, check_parts, check_state, first_state
+from dopant.runtime.checks import FLOAT32, as_array, check_batch, check_input, check_parts, check_state, first_state
 from dopant.runtime.handle import Floats
 from dopant.runtime.stepper import AnyStepper
 from dopant.structures import StructuredWeight
@@ -56,8 +56,8 @@ class TorchState:
         return self.h.shape[1]
 
     def arrays(self) -> tuple[Floats, Floats]:
-        """H and c."""
-        return _numpy(self.h), _numpy(self.c)
+        """H and c, the caller's own."""
+        return _numpy(self.h).copy(), _numpy(self.c).copy()
 
 
 class TorchLSTM:
@@ -86,9 +86,9 @@ class TorchLSTM:
 
     def state(self, h: npt.ArrayLike, c: npt.ArrayLike) -> TorchState:
         """A state from h and c as torch.nn.LSTM has them."""
-        first, second = (np.array(part, np.float32) for part in (h, c))
+        first, second = as_array("h", h, FLOAT32), as_array("c", c, FLOAT32)
         check_parts(first, second, self.shapes)
-        return TorchState(torch.from_numpy(first), torch.from_numpy(second), self)
+        return TorchState(torch.tensor(first), torch.tensor(second), self)
 
     def step(self, x: Floats, state: TorchState | None = None) -> tuple[Floats, TorchState]:
         """One step: x (batch, in) -> (batch, out), and the state after it."""
