@@ -188,3 +188,27 @@ def test_more_rows_than_the_kernels_count_are_refused() -> None:
     many = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2**32 + 1, 90), (0, 0))
     with pytest.raises(InputError, match=r"1073741824 rows, sequences or steps at most, got 4294967297; make several"):
         packed(new(Dense())).linear(many)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-8, 1e-6, 1.0, 1e8])
+def test_fast_products_of_any_size_are_right_to_8_bits(size: float) -> None:
+    matrix = torch.randn(72, 90, generator=torch.Generator().manual_seed(0))
+    matrix[5] *= 0.1
+    sparse = Sparse(6000).fit(matrix)
+    for weight in (DenseWeight(matrix * size), SparseWeight(SHAPE, sparse.values.detach() * size, sparse.positions)):
+        assert max(error(weight, "fast", batch) for batch in (1, 8, 32)) < 1e-2
+        rows = packed(weight, "fast").rows(np.array([5]))
+        assert np.abs(rows - weight.to_dense().detach()[5].numpy()).max() < 1e-2 * np.abs(rows).max()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_positions_of_any_order_are_packed(precision: Precision) -> None:
+    weight = new(Sparse(300))
+    assert isinstance(weight, SparseWeight)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    mixed = SparseWeight(SHAPE, weight.values.detach()[order], weight.positions[order])
+    x = np.random.default_rng(0).standard_normal((3, 90)).astype(np.float32)
+    np.testing.assert_array_equal(packed(mixed, precision).linear(x), packed(weight, precision).linear(x))
+    for positions in ([-1, 0, 5], [0, 5, 6480], [4, 5, 4]):
+        with pytest.raises(InputError, match=rf"different numbers from 0 to 6479, got tensor\(\[ *{positions[0]}, "):
+            packed(SparseWeight(SHAPE, torch.ones(3), torch.tensor(positions)), precision)

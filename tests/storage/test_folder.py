@@ -9,10 +9,11 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
+from torch import nn
 
 from dopant.cost import FLOAT32, Storage
 from dopant.errors import FileError, InputError, KindError
-from dopant.layers import slots
+from dopant.layers import Linear, slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
 from dopant.storage import folder as folder_module
 from dopant.storage import inspect, load_model, save
@@ -246,3 +247,19 @@ def test_a_module_is_not_loaded_as_a_language_model(tmp_path: Path, language_mod
     assert json.loads((tmp_path / "m" / "config.json").read_text())["model"] == {"kind": "module", "config": {}}
     with pytest.raises(KindError, match="from_pretrained"):
         load_model(tmp_path / "m")
+
+
+def test_what_is_too_small_for_int8_is_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    def saved(name: str, matrix: torch.Tensor) -> list[str]:
+        save(tmp_path / name, nn.Sequential(Linear(8, 6, weight=Dense().fit(matrix))), storage=Storage("int8"))
+        told = [str(warning.message) for warning in recwarn.list]
+        recwarn.clear()
+        return told
+
+    matrix = torch.randn(6, 8)
+    few = matrix.clone()
+    few[1:3] *= torch.tensor([0.0, 1e-12])[:, None]  # rows that are next to nothing are nothing to lose
+    assert not any(saved(f"m{size:.0e}", few * size) for size in (0.0, 1e-5, 1.0, 1e4))
+    (told,) = saved("small", matrix * 1e-8)
+    assert "0.weight.matrix is so small that of 127 levels of int8 it uses 0; scales are float16" in told
+    assert "store its weight as float32" in told

@@ -1,4 +1,4 @@
-"""Eight-bit values with one float16 scale a row, rounded to nearest."""
+"""Eight-bit values with one scale a row, rounded to nearest: float16 as files have it, or float32."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from torch import Tensor
 LEVELS = 127
 
 
-def quantise_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix (..., rows, columns), any float type -> int8 of the same shape, float16 scales (..., rows).
+def quantise_rows(matrix: Tensor, scale_type: torch.dtype = torch.float16) -> tuple[Tensor, Tensor]:
+    """Matrix (..., rows, columns), any float type -> int8 of the same shape, scales (..., rows), float16 or float32.
 
     Raises:
         ValueError: a value that is not finite, or too large for its scale to fit a float16 (about 8.3e6).
     """
     matrix = matrix.detach().float()
-    scales = _scales(matrix.abs().amax(-1) if matrix.shape[-1] else matrix.new_zeros(matrix.shape[:-1]))
+    largest = matrix.abs().amax(-1) if matrix.shape[-1] else matrix.new_zeros(matrix.shape[:-1])
+    scales = _scales(largest, scale_type)
     return _divide(matrix, scales.unsqueeze(-1)), scales
 
 
 def dequantise_rows(values: Tensor, scales: Tensor) -> Tensor:
-    """Int8 (..., rows, columns) and float16 scales (..., rows) -> float32: the product, rounded once."""
+    """Int8 (..., rows, columns) and scales (..., rows) -> float32: the product, rounded once."""
     return values * scales.float().unsqueeze(-1)
 
 
-def quantise_entries(values: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Values (n,) of rows (n,) int64 of a matrix of `count` rows -> int8 (n,), float16 scales (count,).
+def quantise_entries(
+    values: Tensor, rows: Tensor, count: int, scale_type: torch.dtype = torch.float16
+) -> tuple[Tensor, Tensor]:
+    """Values (n,) of rows (n,) int64 of a matrix of `count` rows -> int8 (n,), scales (count,), float16 or float32.
 
     A row without entries has scale 0.
 
@@ -33,23 +36,23 @@ def quantise_entries(values: Tensor, rows: Tensor, count: int) -> tuple[Tensor, 
         ValueError: see `quantise_rows`.
     """
     values = values.detach().float()
-    scales = _scales(values.new_zeros(count).scatter_reduce(0, rows, values.abs(), "amax"))
+    scales = _scales(values.new_zeros(count).scatter_reduce(0, rows, values.abs(), "amax"), scale_type)
     return _divide(values, scales[rows]), scales
 
 
 def dequantise_entries(values: Tensor, rows: Tensor, scales: Tensor) -> Tensor:
-    """Int8 (n,) of rows (n,) and float16 scales (count,) -> float32 (n,)."""
+    """Int8 (n,) of rows (n,) and scales (count,) -> float32 (n,)."""
     return values * scales.float()[rows]
 
 
-def _scales(largest: Tensor) -> Tensor:
-    """The nearest float16 of largest / 127, or the next above where that would push a level past 127."""
+def _scales(largest: Tensor, scale_type: torch.dtype) -> Tensor:
+    """The nearest number of the type to largest / 127, or the next above where that would push a level past 127."""
     if not torch.isfinite(largest).all():
         raise ValueError("values that are not finite cannot be kept as int8")
-    scales = (largest / LEVELS).half()
+    scales = (largest / LEVELS).to(scale_type)
     short = scales.float() * (LEVELS + 0.5) <= largest
-    # Below 2^-14 float16 loses digits, at last all of them: there rounding down is too much of a step.
-    following = (scales.view(torch.int16) + 1).view(torch.float16)
+    # Below 2^-14 float16 loses digits, at last all of them (float32 below 2^-126): rounding down is too much of a step.
+    following = (scales.view(torch.int16 if scale_type == torch.float16 else torch.int32) + 1).view(scale_type)
     scales = torch.where(short & (largest > 0), following, scales)
     if torch.isinf(scales).any():
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from dopant.errors import InputError
@@ -165,19 +166,24 @@ def _masked(weight: MaskedWeight, packer: Packer) -> Handle:
 
 @pack.register
 def _sparse(weight: SparseWeight, packer: Packer) -> Handle:
-    rows = weight.row_index
+    positions, order = weight.positions.cpu().sort(stable=True)  # rising already, unless made by hand
+    size = weight.shape[0] * weight.shape[1]
+    if len(order) and (positions[0] < 0 or positions[-1] >= size or bool((positions.diff() == 0).any())):
+        wanted = f"different numbers from 0 to {size - 1}"
+        raise InputError(f"the positions of a sparse weight {weight.shape} must be {wanted}, got {weight.positions}")
+    entries, rows = weight.values.detach().cpu()[order], positions // weight.shape[1]
     starts = np.zeros(weight.shape[0] + 1, np.int64)
-    np.cumsum(np.bincount(rows.cpu().numpy(), minlength=weight.shape[0]), out=starts[1:])
-    columns = weight.column_index.cpu().numpy().astype(np.int32)
+    np.cumsum(np.bincount(rows.numpy(), minlength=weight.shape[0]), out=starts[1:])
+    columns = (positions % weight.shape[1]).numpy().astype(np.int32)
     place = (*weight.shape, packer.lookup, starts.ctypes.data, columns.ctypes.data)
     bytes_ = _in_bytes(
-        weight.values,
+        entries,
         packer,
-        lambda values: quantise_entries(values, rows, weight.shape[0]),
+        lambda values, scale_type: quantise_entries(values, rows, weight.shape[0], scale_type),
         lambda values, scales: dequantise_entries(values, rows, scales),
     )
     if bytes_ is None:
-        floats = float_array(weight.values)
+        floats = float_array(entries)
         return packer.make("dopant_sparse", *place, floats.ctypes.data)
     values, scales = bytes_
     return packer.make("dopant_sparse_int8", *place, values.ctypes.data, scales.ctypes.data, packer.fast)
@@ -196,18 +202,19 @@ def _matrix(matrix: Tensor, packer: Packer) -> Handle:
 def _in_bytes(
     values: Tensor,
     packer: Packer,
-    quantise: Callable[[Tensor], tuple[Tensor, Tensor]],
+    quantise: Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor]],
     dequantise: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[npt.NDArray[np.int8], Floats] | None:
     """Values as int8 with float32 scales, where that loses nothing (they came from an int8 file) or is asked for."""
     values = values.detach().float().cpu()
-    try:
-        levels, scales = quantise(values)
-    except ValueError:  # not finite, or too large for a float16 scale
-        return None
-    if not packer.fast and not bool((dequantise(levels, scales) == values).all()):
-        return None
-    return np.ascontiguousarray(levels.numpy()), float_array(scales)
+    for scale_type in (torch.float16, torch.float32) if packer.fast else (torch.float16,):  # as in a file, or finer
+        try:
+            levels, scales = quantise(values, scale_type)
+        except ValueError:  # not finite, or too large for a float16 scale
+            continue
+        if scale_type == torch.float32 or bool((dequantise(levels, scales) == values).all()):
+            return np.ascontiguousarray(levels.numpy()), float_array(scales)
+    return None
 
 
 def _joined(packer: Packer, parts: Sequence[Handle], function: str) -> Handle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -31,7 +32,7 @@ from dopant.storage.config import (
 )
 from dopant.storage.contents import Contents, contents
 from dopant.storage.fill import converted, fill, plain_layout
-from dopant.storage.pack import pack
+from dopant.storage.pack import SCALE, pack
 from dopant.storage.read import Headers, naming, read_headers, read_numbers, read_optional, unpack_weights
 from dopant.storage.replace import written_beside
 from dopant.storage.strict_json import parse
@@ -100,6 +101,7 @@ def save(
         raise InputError("the model holds no structured weight; make one with dopant.convert(model)")
     storages = _storages(storage, parts)
     tensors = _tensors(model, parts, storages)
+    _warn_of_small(tensors)
     texts = {TOKENIZER: None if tokenizer is None else _json(tokenizer.to_json()), RECIPE: recipe}
     language = isinstance(model, LanguageModel)
     with written_beside(folder, replace=force) as beside:
@@ -224,6 +226,18 @@ def _storages(storage: Storage | Mapping[str, Storage] | None, parts: Contents) 
             way_out = did_you_mean(name, names, f"there are {', '.join(names)[:300]}")
             raise InputError(f"the model has no weight {name!r} to store; {way_out}")
     return {name: storage.get(name, FLOAT32) for name in names}
+
+
+def _warn_of_small(tensors: Mapping[str, Tensor]) -> None:
+    """Tell of 8-bit matrices below what float16 scales reach; no error, for to some models such a matrix is noise."""
+    for name, scales in tensors.items():
+        levels = tensors.get(name.removesuffix(SCALE))
+        if not name.endswith(SCALE) or levels is None or levels.dtype != torch.int8 or not levels.numel():
+            continue
+        largest = int(levels.abs().max())
+        if largest < 64 and scales.max() > 0.0:  # else a row of the largest scale has 127, or 126
+            what = f"{name.removesuffix(SCALE)} is so small that of 127 levels of int8 it uses {largest}"
+            warnings.warn(f"{what}; scales are float16: store its weight as float32 if it matters", stacklevel=3)
 
 
 def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage]) -> dict[str, Tensor]:
