@@ -1,7 +1,8 @@
 """Compiles the native library, once for each level of processor, into src/dopant/native.
 
 The package's build does this by itself (`hatch_build.py`); after a change of the sources `python build_native.py` does
-it again. What is newer than the sources is kept. Without a compiler there are no libraries, and torch serves.
+it again. What the same compiler made of these sources is kept. Without a compiler there are no libraries, and torch
+serves.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def find_compiler() -> list[str]:
     """
     wanted = os.environ.get("CXX", "").strip()
     if wanted:
-        command = shlex.split(wanted)
+        try:
+            command = shlex.split(wanted)
+        except ValueError as error:
+            raise BuildError(f"CXX is {wanted!r}, which is no command: {error}") from error
         if shutil.which(command[0]) is None:
             raise BuildError(f"CXX is {wanted!r}, which is not there")
         return command
@@ -61,7 +65,12 @@ def find_compiler() -> list[str]:
 
 def levels_of(compiler: Sequence[str]) -> list[str]:
     """The levels of the processor that a compiler compiles for."""
-    return list(LEVELS) if _answer([*compiler, "-dumpmachine"]).startswith(("x86_64", "amd64")) else ["generic"]
+    return list(LEVELS) if machine_of(compiler).startswith(("x86_64", "amd64")) else ["generic"]
+
+
+def machine_of(compiler: Sequence[str]) -> str:
+    """What a compiler compiles for."""
+    return _answer([*compiler, "-dumpmachine"])
 
 
 def library_path(level: str, place: Path = PLACE) -> Path:
@@ -88,18 +97,28 @@ def compile_level(compiler: Sequence[str], level: str, place: Path, more: Sequen
         unfinished.unlink(missing_ok=True)
 
 
-def build(place: Path = PLACE) -> list[Path]:
+def build(place: Path = PLACE, *, without: str = "") -> list[Path]:
     """All levels, two at a time, and the note: the files that the package is to hold.
 
-    A level that the compiler does not know is left out. DOPANT_NATIVE=0 in the environment leaves out all.
+    A level that the compiler does not know is left out.
+
+    Args:
+        place: where they go; what another compiler made there, or this one for another machine, is made again.
+        without: why to leave out all of them.
     """
     made, problems = [], []
+    note = place / NOTE
     try:
-        if os.environ.get("DOPANT_NATIVE") == "0":
-            raise BuildError("DOPANT_NATIVE was 0 at the build")
+        if without:
+            raise BuildError(without)
         compiler = find_compiler()
-        by = _answer([*compiler, "--version"]).partition("\n")[0]
+        version = _answer([*compiler, "--version"]).partition("\n")[0]
+        by = f"built by {' '.join([version, *compiler[1:]])} for {machine_of(compiler)}: "
         levels = levels_of(compiler)
+        if not note.exists() or not note.read_text(encoding="utf-8", errors="replace").startswith(by):
+            note.unlink(missing_ok=True)  # should this be interrupted, it would be of another compiler
+            for level in LEVELS:
+                library_path(level, place).unlink(missing_ok=True)
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(compile_level, compiler, level, place) for level in levels]
         for level, done in zip(levels, waiting, strict=True):
@@ -107,20 +126,19 @@ def build(place: Path = PLACE) -> list[Path]:
                 problems.append(f"{level}: {error}")
             else:
                 made.append(level)
-        line = "; ".join([f"built by {by}: {', '.join(made) or 'nothing'}", *problems])
+        line = "; ".join([by + (", ".join(made) or "nothing"), *problems])
     except BuildError as error:
         line = f"not built: {error}"
     for level in LEVELS:
         if level not in made:
             library_path(level, place).unlink(missing_ok=True)
-    note = place / NOTE
-    note.write_text(line + "\n")
+    note.write_text(line + "\n", encoding="utf-8")
     return [library_path(level, place) for level in made] + [note]
 
 
 def _answer(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     except OSError as error:
         raise BuildError(f"{command[0]}: {error.strerror}") from error
     if done.returncode != 0:
@@ -131,4 +149,4 @@ def _answer(command: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     build()
-    print((PLACE / NOTE).read_text().strip())
+    print((PLACE / NOTE).read_text(encoding="utf-8").strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -24,9 +25,10 @@ class NativeBuildHook(BuildHookInterface[Any]):
         """Compile, and name what came out; nothing but the note where there is no compiler."""
         if version == "standard":  # an editable install finds its commit by itself
             build_data["artifacts"] += self._commit()
-        files = build_native.build()
+        left_out = os.environ.get("DOPANT_NATIVE") == "0"
+        files = build_native.build(without="DOPANT_NATIVE was 0 at the build" if left_out else "")
         build_data["artifacts"] += [path.relative_to(self.root).as_posix() for path in files]
-        note = files[-1].read_text().strip()
+        note = files[-1].read_text(encoding="utf-8").strip()
         if len(files) == 1:
             self.app.display_warning(f"native library {note}; dopant computes with torch instead")
             return

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 COMPILER = """#!/bin/sh
 case "$*" in
   *-dumpmachine*) echo {machine}; exit ;;
-  *--version*) echo "fake 1.0"; exit ;;
+  *--version*) echo "{version}"; exit ;;
   *{refused}*) echo "fake: error: what is {refused}?" >&2; exit 1 ;;
 esac
 while [ $# -gt 1 ]; do shift; done
@@ -55,9 +55,15 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def compiler(folder: Path, name: str = "g++", machine: str = "x86_64-linux-gnu", refused: str = "-nothing") -> Path:
+def compiler(
+    folder: Path,
+    name: str = "g++",
+    machine: str = "x86_64-linux-gnu",
+    refused: str = "-nothing",
+    version: str = "fake 1.0",
+) -> Path:
     program = folder / name
-    program.write_text(COMPILER.format(machine=machine, refused=refused))
+    program.write_text(COMPILER.format(machine=machine, refused=refused, version=version))
     program.chmod(0o755)
     return program
 
@@ -79,6 +85,11 @@ def test_cxx_goes_first(build_native: ModuleType, path: Path, monkeypatch: pytes
     compiler(path, "mine++")
     monkeypatch.setenv("CXX", "mine++ -m64")
     assert build_native.find_compiler() == ["mine++", "-m64"]
+    monkeypatch.setenv("CXX", 'mine++ "')
+    with pytest.raises(
+        build_native.BuildError, match=r"CXX is 'mine\+\+ \"', which is no command: No closing quotation"
+    ):
+        build_native.find_compiler()
 
 
 def test_levels_are_those_of_the_compilers_machine(build_native: ModuleType, path: Path) -> None:
@@ -93,7 +104,8 @@ def test_a_level_that_the_compiler_does_not_know_is_left_out(build_native: Modul
     assert files == [*(build_native.library_path(level, place) for level in levels), place / "built.txt"]
     assert sorted(place.iterdir()) == sorted(files)  # nothing unfinished
     note = (place / "built.txt").read_text()
-    assert note == "built by fake 1.0: generic, avx2, avx512; avx512vnni: g++: fake: error: what is -mavx512vnni?\n"
+    by, problem = "built by fake 1.0 for x86_64-linux-gnu", "avx512vnni: g++: fake: error: what is -mavx512vnni?"
+    assert note == f"{by}: generic, avx2, avx512; {problem}\n"
 
 
 def test_what_is_newer_than_the_sources_is_kept(build_native: ModuleType, path: Path, place: Path) -> None:
@@ -106,15 +118,40 @@ def test_what_is_newer_than_the_sources_is_kept(build_native: ModuleType, path: 
     assert (generic.read_text(), avx2.read_text()) == ("mine", "a library\n")
 
 
+def test_what_another_compiler_made_is_made_again(
+    build_native: ModuleType, path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler(path)
+    generic = build_native.build(place)[0]
+    compiler(path, "late++", version="fake 2.0")
+    for wanted in ("late++", "late++ -m64", "g++"):
+        generic.write_text("mine")
+        monkeypatch.setenv("CXX", wanted)
+        build_native.build(place)
+        assert generic.read_text() == "a library\n"
+    compiler(path, machine="aarch64-linux-gnu")
+    assert build_native.build(place) == [generic, place / "built.txt"]
+    assert sorted(place.iterdir()) == sorted([generic, place / "built.txt"])
+
+
+def test_a_compiler_may_say_what_is_no_text(build_native: ModuleType, path: Path, place: Path) -> None:
+    compiler(path, refused="-mavx2", version=r"$(printf 'fake \\344')").chmod(0o755)
+    build_native.build(place)
+    assert (
+        (place / "built.txt")
+        .read_text(encoding="utf-8")
+        .startswith("built by fake \ufffd for x86_64-linux-gnu: generic;")
+    )
+
+
 def test_without_a_compiler_nothing_stale_is_left(
     build_native: ModuleType, path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = compiler(path)
-    build_native.build(place)
-    monkeypatch.setenv("DOPANT_NATIVE", "0")
-    assert build_native.build(place) == [place / "built.txt"] == list(place.iterdir())
-    assert (place / "built.txt").read_text() == "not built: DOPANT_NATIVE was 0 at the build\n"
-    monkeypatch.delenv("DOPANT_NATIVE")
+    monkeypatch.setenv("DOPANT_NATIVE", "0")  # of programs, and of an install: here it says nothing
+    assert len(build_native.build(place)) == 5
+    assert build_native.build(place, without="not wanted") == [place / "built.txt"] == list(place.iterdir())
+    assert (place / "built.txt").read_text() == "not built: not wanted\n"
     build_native.build(place)
     program.unlink()
     assert build_native.build(place) == [place / "built.txt"] == list(place.iterdir())
@@ -152,6 +189,13 @@ def test_a_wheel_without_a_compiler_is_for_all(path: Path, tmp_path: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if "libdopant" in name]
         assert archive.read("dopant/native/built.txt").startswith(b"not built: no C++ compiler was found")
+
+
+def test_an_install_may_leave_the_libraries_out(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler(path)
+    monkeypatch.setenv("DOPANT_NATIVE", "0")
+    with zipfile.ZipFile(make("wheel", tmp_path / "project", tmp_path)) as archive:
+        assert archive.read("dopant/native/built.txt") == b"not built: DOPANT_NATIVE was 0 at the build\n"
 
 
 def test_an_sdist_has_the_sources(path: Path, tmp_path: Path) -> None:
