@@ -155,12 +155,9 @@ class KroneckerShorts final : public Weight {
   // Of each lane; false if a value is not finite.
   bool find_largest(const float* x, int lanes, float* largest) const {
     for (int lane = 0; lane < lanes; lane += kPairLanes) {
-      __m512i most = _mm512_setzero_si512();  // as integers: a NaN counts as larger than any number
-      for (int j = 0; j < columns; ++j) {
-        const __m512i value = _mm512_loadu_si512(x + static_cast<size_t>(j) * lanes + lane);
-        most = _mm512_max_epi32(most, _mm512_and_si512(value, _mm512_set1_epi32(0x7fffffff)));
-      }
-      if (_mm512_reduce_max_epi32(most) >= 0x7f800000) return false;
+      __m512i most = _mm512_setzero_si512();
+      for (int j = 0; j < columns; ++j) most = larger_size(most, _mm512_loadu_ps(x + static_cast<size_t>(j) * lanes + lane));
+      if (!all_finite(most)) return false;
       // Lanes that are there to fill a register are zeros; scales must not be denormal numbers, which are slow.
       const __mmask16 small = _mm512_cmp_ps_mask(_mm512_castsi512_ps(most), _mm512_set1_ps(1e-30f), _CMP_LT_OQ);
       _mm512_store_ps(largest + lane, _mm512_mask_mov_ps(_mm512_castsi512_ps(most), small, _mm512_set1_ps(1.0f)));

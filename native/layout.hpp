@@ -12,12 +12,12 @@ namespace dopant {
 // half, in turns, `Size` numbers of each.
 template <int N, int Size, bool Second, int... I>
 inline Vec<N> zip(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, ((I / Size % 2 * N) + I / 4 * 4 + I % Size + (I % 4 / (2 * Size) + Second * (2 / Size)) * Size)...);
+  return shuffled<N, ((I / Size % 2 * N) + I / 4 * 4 + I % Size + (I % 4 / (2 * Size) + Second * (2 / Size)) * Size)...>(a, b);
 }
 // Every other four of a, then of b: those with even or with odd numbers.
 template <int N, bool Odd, int... I>
 inline Vec<N> deal(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I / (N / 2) * N + I % (N / 2) / 4 * 8 + Odd * 4 + I % 4)...);
+  return shuffled<N, (I / (N / 2) * N + I % (N / 2) / 4 * 8 + Odd * 4 + I % 4)...>(a, b);
 }
 
 // The n-th fours of each four of K vectors, transposed as 4 × 4 numbers.

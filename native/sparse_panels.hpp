@@ -112,16 +112,14 @@ struct SparsePanels : PackedPanels {
   bool apply_floats(const float* x, const PlacedRows& to, Arena& arena) const {
     Arena::Scope scope(arena);
     float* ordered = arena.take<float>(padded_columns() * 32);
-    IntVec<16> most{};  // as integers, so that a NaN counts as larger than any number
+    __m512i most = _mm512_setzero_si512();
     for (int j = 0; j < order.columns; ++j)
       for (int lane = 0; lane < 32; lane += 16) {
         const Vec<16> v = load<16>(x + order.column_at[j] * to.stride + lane);
-        const IntVec<16> size = (IntVec<16>)v & 0x7fffffff;
-        most = size > most ? size : most;
+        most = larger_size(most, (__m512)v);
         store<16>(ordered + j * 32 + lane, v);
       }
-    for (int lane = 0; lane < 16; ++lane)
-      if (most[lane] >= 0x7f800000) return false;
+    if (!all_finite(most)) return false;
     float_lanes(all(), ordered, to);
     return true;
   }

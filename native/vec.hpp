@@ -42,10 +42,22 @@ template <int N>
 inline Vec<N> all(float v) {
   return v - Vec<N>{};  // minus, not plus: the compiler may then drop the zero, whatever v's sign
 }
+// Of the numbers of a, then of b, those with these indices: N of any, or all in their order, or half of a in a row.
+template <int N, int... I>
+inline Vec<sizeof...(I)> shuffled(Vec<N> a, Vec<N> b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, I...);
+#else
+  if constexpr (sizeof...(I) == N) return __builtin_shuffle(a, b, IntVec<N>{I...});  // that of one size is all they have
+  const Vec<N> both[] = {a, b};
+  constexpr int indices[] = {I...};
+  return load<sizeof...(I)>(reinterpret_cast<const float*>(both) + indices[0]);
+#endif
+}
 // Two vectors as one, and half of one.
 template <int N, int... I>
 inline Vec<2 * N> join(Vec<N> a, Vec<N> b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, I...);
+  return shuffled<N, I...>(a, b);
 }
 template <int N>
 inline Vec<2 * N> join(Vec<N> a, Vec<N> b) {
@@ -53,7 +65,7 @@ inline Vec<2 * N> join(Vec<N> a, Vec<N> b) {
 }
 template <int N, int First, int... I>
 inline Vec<N> part(Vec<2 * N> v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, First + I...);
+  return shuffled<2 * N, First + I...>(v, v);
 }
 template <int N>
 inline Vec<N> first_half(Vec<2 * N> v) {
@@ -169,12 +181,16 @@ inline void spread(const float* from, int rows, float* to, int lanes) {
 // A mask of the first of 16 lanes, as many as are left.
 inline __mmask16 lanes_left(int left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1u); }
 
+// Of each lane the larger one of `most` and the magnitude of x, as integers: so a NaN counts as larger than any number.
+inline __m512i larger_size(__m512i most, __m512 x) {
+  return _mm512_max_epi32(most, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)));
+}
+inline bool all_finite(__m512i most) { return _mm512_reduce_max_epi32(most) < 0x7f800000; }
+
 // The largest magnitude; not finite if any number is not.
 inline float largest_size(const float* x, int count) {
-  const __m512i sign = _mm512_set1_epi32(0x7fffffff);
-  __m512i largest = _mm512_setzero_si512();  // as integers, so that a NaN counts as larger than any number
-  for (int i = 0; i < count; i += 16)
-    largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_left(count - i), x + i), sign));
+  __m512i largest = _mm512_setzero_si512();
+  for (int i = 0; i < count; i += 16) largest = larger_size(largest, _mm512_maskz_loadu_ps(lanes_left(count - i), x + i));
   const int32_t bits = _mm512_reduce_max_epi32(largest);
   float size;
   std::memcpy(&size, &bits, sizeof size);
