@@ -70,14 +70,17 @@ class Kronecker final : public Weight {
         terms_(terms),
         shapes_(std::move(shapes)),
         order_(cheapest_order()) {
-    for (size_t f = 0; f < shapes_.size(); ++f) {
+    for (size_t f = 0; f < shapes_.size(); ++f)
+      values_.emplace_back(factors[f], factors[f] + static_cast<size_t>(terms) * shapes_[f].rows * shapes_[f].columns);
+    transposed_.resize(shapes_.size());
+    std::vector<int> sizes = columns_of_factors();
+    for (size_t f : order_) {
       const auto [m, n] = shapes_[f];
-      values_.emplace_back(factors[f], factors[f] + static_cast<size_t>(terms) * m * n);
-      transposed_.emplace_back();  // for when nothing lies behind its axis, and that must be the vectors'
-      for (int t = 0; t < terms; ++t)
-        for (int j = 0; j < n; ++j)
-          for (int i = 0; i < m; ++i)
-            transposed_[f].push_back(values_[f][(static_cast<size_t>(t) * m + i) * n + j]);
+      if (product_of(sizes, f + 1) == 1)  // nothing lies behind its axis, of one lane, and that must be the vectors'
+        for (int t = 0; t < terms; ++t)
+          for (int j = 0; j < n; ++j)
+            for (int i = 0; i < m; ++i) transposed_[f].push_back(values_[f][(static_cast<size_t>(t) * m + i) * n + j]);
+      sizes[f] = m;
     }
   }
 
@@ -141,7 +144,7 @@ class Kronecker final : public Weight {
 
   size_t bytes() const override {
     size_t total = 0;
-    for (const auto& factor : values_) total += 2 * factor.size();
+    for (size_t f = 0; f < values_.size(); ++f) total += values_[f].size() + transposed_[f].size();
     return total * sizeof(float);
   }
 

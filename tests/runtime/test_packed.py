@@ -212,3 +212,15 @@ def test_positions_of_any_order_are_packed(precision: Precision) -> None:
     for positions in ([-1, 0, 5], [0, 5, 6480], [4, 5, 4]):
         with pytest.raises(InputError, match=rf"different numbers from 0 to 6479, got tensor\(\[ *{positions[0]}, "):
             packed(SparseWeight(SHAPE, torch.ones(3), torch.tensor(positions)), precision)
+
+
+def test_of_a_kronecker_product_one_factor_is_held_twice() -> None:
+    """The one that nothing lies behind, which needs another layout for single vectors."""
+    for shapes, held in (
+        (((8, 6), (9, 15)), 48 + 2 * 135),
+        (((72, 90), (1, 1)), 2 * 6480 + 2),
+        (((1, 1), (72, 90)), 1 + 2 * 6480),
+    ):
+        weight = packed(new(Kronecker(shapes)))
+        assert weight.bytes == 4 * held
+        assert error(new(Kronecker(shapes)), "exact", 1) < 1e-6
