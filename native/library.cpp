@@ -260,8 +260,8 @@ API void dopant_log_softmax(float* logits, int batch, int count) {
     i = 0;
     for (; i + W <= count; i += W) total += sum<W>(Exponentials<1>({load<W>(logits + i) - most}, [](int) { return 1.0f; }).value(0));
     for (; i < count; ++i) total += std::exp(static_cast<double>(logits[i] - most));
-    const float norm = most + static_cast<float>(std::log(total));
-    for (int k = 0; k < count; ++k) logits[k] -= norm;
+    const float norm = static_cast<float>(std::log(total));
+    for (int k = 0; k < count; ++k) logits[k] = (logits[k] - most) - norm;  // `most` may be large: nothing is added to it
   }
 }
 

@@ -62,7 +62,8 @@ class Lstm {
   }
 
   // x (steps, batch, inputs) -> y (steps, batch, outputs), and the state before -> after, which may be the same. A large
-  // batch is shared among threads, in parts of whole registers; and cut where what is left would fill half of one at most.
+  // batch is shared among threads, in parts of whole registers; and cut where it is huge, or where what is left would fill
+  // half of one at most.
   void run(const float* x, int steps, int batch, const float* before, float* after, float* y) const {
     const auto part_of = [&](int first, int count) {
       return Part{x + static_cast<size_t>(first) * inputs(), y + static_cast<size_t>(first) * outputs(), steps, count, batch};
@@ -74,7 +75,7 @@ class Lstm {
     const int threads = std::max(1, std::min(static_cast<int>(Threads::wanted()), (batch + 15) / 16));
     const int whole = batch / 16 * 16, left = batch - whole;
     const bool cut = threads == 1 && whole > 0 && left > 0 && lanes_of(left) < 16;
-    const int size = cut ? whole : ((batch + threads - 1) / threads + 15) / 16 * 16;
+    const int size = std::min(kMostTogether, cut ? whole : ((batch + threads - 1) / threads + 15) / 16 * 16);
     const int parts = (batch + size - 1) / size;
     if (parts == 1) return run_part(part_of(0, batch), before, after);
     Threads::run(parts, [&](int part) {
@@ -94,6 +95,7 @@ class Lstm {
 
  private:
   static constexpr int kAhead = 4;  // steps at least whose inputs' part is computed at once
+  static constexpr int kMostTogether = 4096;  // sequences: kernels count up to 2^19 features of these in 32 bits
 
   // Two weights, of x and of h, for one of [x; h], where steps can then be computed ahead.
   static void set_apart(LstmLayer& layer) {

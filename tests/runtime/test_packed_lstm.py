@@ -277,3 +277,14 @@ def test_a_copy_of_a_state_is_the_state() -> None:
     state = lstm.step(np.ones((2, 20), np.float32))[1]
     assert copy.copy(state) is state
     assert copy.deepcopy([state], {id(lstm): lstm})[0] is state  # its address would be of the other's memory
+
+
+def test_a_huge_batch_is_computed_in_parts() -> None:
+    lstm = packed(doped())
+    x = np.random.default_rng(0).standard_normal((2, 9001, 20)).astype(np.float32)
+    y, state = lstm.sequence(x)
+    for some in (slice(0, 17), slice(4090, 4107), slice(8990, 9001)):
+        expected, after = lstm.sequence(x[:, some])
+        np.testing.assert_allclose(y[:, some], expected, rtol=0, atol=1e-6)
+        for got, wanted in zip(state.arrays(), after.arrays(), strict=True):
+            np.testing.assert_allclose(got[:, some], wanted, rtol=0, atol=1e-6)

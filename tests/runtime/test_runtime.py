@@ -287,3 +287,9 @@ def test_arrays_of_a_state_are_the_caller_s(path: str) -> None:
     for part in state.arrays():
         part.fill(9.0)
     np.testing.assert_array_equal(runtime.step([2], state)[0], expected)
+
+
+def test_log_probabilities_of_large_scores_are_exact(path: str) -> None:
+    logits = np.random.default_rng(0).standard_normal((3, 77)).astype(np.float32) + np.float32(10_000.0)
+    expected = torch.log_softmax(torch.from_numpy(logits).double(), dim=-1).numpy()
+    np.testing.assert_allclose(module.log_softmax(logits), expected, rtol=0, atol=2e-6)
