@@ -140,7 +140,7 @@ struct Cell {
   }
 
   template <int K>
-  __attribute__((always_inline)) void step_fast(const Curves& curve) {
+  __attribute__((always_inline)) void step_fast([[maybe_unused]] const Curves& curve) {
 #if defined(__AVX512F__)
     const size_t first = at;
     Vec<W> next[K], output[K];

@@ -36,10 +36,10 @@ class Dense final : public Weight {
 
   // Few items: dot products, of blocks of rows with all of them. Many: a GEMM, whose sums need no adding up.
   void linear(const float* bias, const float* x, int batch, float* y) const override {
-    if (batch > kFew) return Weight::linear(bias, x, batch, y);
+    if (batch > kItems) return Weight::linear(bias, x, batch, y);
     share(kRows, [&](int row, int end) {
-      for (; row + kRows <= end; row += kRows) dot<kRows, kFew>(row, bias, x, batch, y);
-      for (; row < end; ++row) dot<1, kFew>(row, bias, x, batch, y);
+      for (; row + kRows <= end; row += kRows) dot<kRows, kItems>(row, bias, x, batch, y);
+      for (; row < end; ++row) dot<1, kItems>(row, bias, x, batch, y);
     });
   }
 
@@ -59,7 +59,7 @@ class Dense final : public Weight {
 
  private:
   static constexpr bool kInt8 = sizeof(T) == 1;
-  static constexpr int kRows = 3, kFew = W == 16 ? 8 : 4;  // of a block: its sums stay in registers
+  static constexpr int kRows = 3, kItems = W == 16 ? 8 : 4;  // of a block: its sums stay in registers
   static constexpr int kTile = 32;                         // rows of a GEMM
 
   float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }

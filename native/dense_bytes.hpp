@@ -189,7 +189,8 @@ class DenseBytes final : public Weight {
 
 #endif
 
-inline WeightPointer make_dense_int8(int rows, int columns, const int8_t* values, const float* scales, bool fast) {
+inline WeightPointer make_dense_int8(int rows, int columns, const int8_t* values, const float* scales,
+                                     [[maybe_unused]] bool fast) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
   if (fast && columns <= kMostByteColumns) return std::make_shared<DenseBytes>(rows, columns, values, scales);
 #endif
