@@ -106,6 +106,20 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
     assert compress(folder, corpus, out=tmp_path / "m", overrides=rate, resume=True, **how) == report  # type: ignore[arg-type]
 
 
+def test_training_leaves_torch_as_it_was(tiny: Callable[..., Recipe], corpus: Corpus, tmp_path: Path) -> None:
+    """Its threads and its random numbers: a notebook goes on after a training."""
+    before = torch.get_num_threads()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    train(tiny("lmf"), corpus, out=tmp_path / "m", threads=before + 1)
+    assert torch.get_num_threads() == before
+    assert torch.equal(torch.rand(4), expected)
+    with pytest.raises(InputError, match="exists"):
+        train(tiny("lmf"), corpus, out=tmp_path / "m", threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
 def test_what_cannot_be_compressed_is_refused(corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no model folder at"):
         compress(tmp_path / "nowhere", corpus, out=tmp_path / "m")

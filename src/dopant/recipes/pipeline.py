@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,25 +88,37 @@ def train(
     elif changes:
         raise InputError("overrides belong to a recipe that is read; change the recipe object itself")
     text = corpus if isinstance(corpus, Corpus) else read_corpus(recipe.corpus if corpus is None else corpus)
-    if threads is not None:
-        torch.set_num_threads(threads)
     accelerator = make_accelerator(device) if accelerate else None
     try:
-        return run_recipe(
-            recipe,
-            text,
-            out,
-            dense=dense,
-            force=force,
-            resume=resume,
-            accelerator=accelerator,
-            device=device,
-            announce=announce,
-            command=command,
-        )
+        with _torch_as_it_was(threads):
+            return run_recipe(
+                recipe,
+                text,
+                out,
+                dense=dense,
+                force=force,
+                resume=resume,
+                accelerator=accelerator,
+                device=device,
+                announce=announce,
+                command=command,
+            )
     finally:
         if accelerator is not None:
             accelerator.end_training()
+
+
+@contextmanager
+def _torch_as_it_was(threads: int | None) -> Iterator[None]:
+    """So many threads for a while; they, and the processor's random numbers, which a training seeds, are put back."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def compress(
