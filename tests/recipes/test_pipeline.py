@@ -60,7 +60,8 @@ def test_threads_are_set_or_left(tiny: Tiny, corpus: Corpus, tmp_path: Path, mon
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     for number, threads in enumerate((None, 3, 1)):
         train(tiny("lmf"), corpus, out=tmp_path / str(number), threads=threads)
-    assert asked == [3, 1]
+    before = torch.get_num_threads()
+    assert asked == [before, 3, before, 1, before]  # put back each time
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
