@@ -116,6 +116,27 @@ def test_mistakes_are_told_with_their_place(write: Write, text: str, message: st
         read_experiment(write(text))
 
 
+def test_rows_that_keep_a_mean_may_hold_the_rate(write: Write) -> None:
+    """All of them alike; and no row that keeps its last weights may."""
+    folder = write("rows: {dense: [0], lmf: [0], pruning: [0]}\n")
+    told = {name: (folder / f"{name}.yaml").read_text() for name in ("lmf", "pruning")}
+
+    def change(name: str, settings: str) -> None:
+        (folder / f"{name}.yaml").write_text(told[name].replace("training:\n", f"training:\n{settings}"))
+
+    assert "training:\n" in told["lmf"]
+    for name in told:
+        told[name] = told[name].replace("  constant_epochs: 1\n", "")
+        change(name, "  constant_epochs: 9\n  average_from: 0.5\n")
+    assert {trial.recipe.training.constant_epochs for trial in read_experiment(folder).trials} == {1, 9}
+    change("lmf", "  constant_epochs: 8\n  average_from: 0.5\n")
+    with pytest.raises(RecipeError, match=r"training.constant_epochs is 8.0 in lmf.yaml and 9.0 in pruning.yaml"):
+        read_experiment(folder)
+    change("lmf", "  constant_epochs: 9\n")
+    with pytest.raises(RecipeError, match=r"training.constant_epochs is 1.0 in dense.yaml and 9.0 in lmf.yaml"):
+        read_experiment(folder)
+
+
 def test_a_recipe_named_like_a_point_of_the_sweep_is_refused(write: Write) -> None:
     folder = write("rows: {lmf: [0], lmf-3x: [0]}\nsweep: {rows: [lmf], targets: [3x, 4x]}\n")
     (folder / "lmf-3x.yaml").write_text((folder / "pruning.yaml").read_text())

@@ -18,7 +18,7 @@ from dopant.layers import slots
 from dopant.plan.methods import METHODS
 from dopant.recipes.places import Places, alone
 from dopant.recipes.read import recipe_from
-from dopant.recipes.run import device_name, label, meet_byte_target, report_trained, run_recipe
+from dopant.recipes.run import device_name, label, meet_byte_target, report_trained, run_recipe, schedule
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
 from dopant.report.report import Report, read_report
@@ -120,6 +120,7 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
         ({"training": {"sparsify": {"allocation": "global"}}}, "Doped Kronecker, pruned globally"),
         ({"method": "lmf", "training": {"sparsify": {"allocation": "global"}}}, "Low rank (LMF)"),
         ({"model": {"size": "medium"}}, "Doped Kronecker"),
+        ({"training": {"average_from": 0.4}, "start": "dense"}, "Doped Kronecker, averaged, fit to dense"),
         ({"method": "dense", "training": {"co_matrix_dropout": {"rate": 0.1}}}, "Dense"),
         ({"method": "lmf", "training": {"co_matrix_dropout": {"rate": 0.1}}}, "Low rank (LMF), row dropout 0.1"),
         ({"method": "lmf", "training": {"co_matrix_dropout": {"rate": 0.1, "path": "whole"}}}, "Low rank (LMF)"),
@@ -156,6 +157,19 @@ def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) ->
     assert label(recipe, usual_end=0.5) == label(recipe) + ", pruned until 60%" * tells
     globally = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6, "allocation": "global"}}})
     assert label(globally, usual_end=0.5) == label(recipe) + ", pruned globally until 60%" * tells
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({}, "times 0.5 an epoch after 4"),
+        ({"constant_epochs": 13}, "held"),
+        ({"decay": 1.0, "average_from": 0.45}, "held, weights averaged from 45% on"),
+    ],
+)
+def test_the_protocol_tells_of_the_rate_and_of_means(training: dict[str, Any], told: str) -> None:
+    recipe = recipe_from({"method": "dense", "training": {"tf32": True, **training}})
+    assert schedule(recipe)["optimiser"].endswith(f"clip 5, {told}, in TensorFloat-32")
 
 
 def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,11 +43,13 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_weights_masks_states_and_progress_come_back(
     model: LanguageModel, make_model: Callable[..., LanguageModel], tmp_path: Path
 ) -> None:
-    path, progress = tmp_path / "checkpoint", Progress(7, 12.5, 100, 4321, 0.25)
-    save_checkpoint(path, model, STATES, progress, "mine")
+    path, progress = tmp_path / "checkpoint", Progress(7, 12.5, 100, 4, 4321, 0.25)
+    kept = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    save_checkpoint(path, model, STATES, progress, "mine", kept)
     other = opened(make_model(DOPED, seed=1))
     assert not same(contents(other), contents(model))
-    states, found = load_checkpoint(path, other, "mine")
+    states, found, means = load_checkpoint(path, other, "mine")
+    assert same(means, kept)
     assert found == progress
     assert same(contents(other), contents(model))
     for whose, state in STATES.items():
@@ -60,7 +62,7 @@ def test_tied_weights_are_kept_once(make_model: Callable[..., LanguageModel], tm
     save_checkpoint(tmp_path / "checkpoint", model, {}, Progress(), "")
     assert not any(name.startswith("model/decoder.weight") for name in load_file(tmp_path / "checkpoint"))
     other = make_model(tied=True, seed=1)
-    assert load_checkpoint(tmp_path / "checkpoint", other, "") == ({}, Progress())
+    assert load_checkpoint(tmp_path / "checkpoint", other, "") == ({}, Progress(), {})
     assert same(contents(other), contents(model))
 
 
@@ -163,5 +165,5 @@ def test_what_is_loaded_lies_as_what_torch_makes(model: LanguageModel, tmp_path:
     """Products of states at odd addresses, as in the mapped file, were rounded otherwise than in the unbroken run."""
     states = {str(n): (torch.zeros(n), torch.zeros(n)) for n in range(1, 9)}
     save_checkpoint(tmp_path / "checkpoint", model, states, Progress(), "")
-    loaded, _ = load_checkpoint(tmp_path / "checkpoint", model, "")
+    loaded, _, _ = load_checkpoint(tmp_path / "checkpoint", model, "")
     assert {part.data_ptr() % 64 for state in loaded.values() for part in state} == {0}

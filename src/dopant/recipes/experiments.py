@@ -21,13 +21,15 @@ from dopant.recipes.text import read_yaml
 FILE = "experiment.yaml"
 _ALIKE = (
     "corpus", "tokenizer", "scope", "count", "model.size", "model.hidden", "model.layers", "model.init", "model.tied",
-    "training.epochs", "training.batch", "training.unroll", "training.learning_rate", "training.constant_epochs",
-    "training.decay", "training.clip", "training.tf32",
+    "training.epochs", "training.batch", "training.unroll", "training.learning_rate", "training.clip", "training.tf32",
 )  # fmt: skip
 """Settings that all recipes of an experiment share: else a table of them would compare schedules, not structures.
 
 Dropout is not among them: what has fewer weights wants less of it. Where it is not the model's usual, labels say so.
 """
+
+_FALL = ("training.constant_epochs", "training.decay")
+"""How the rate falls: shared by the rows that keep their last weights, and by those that keep a mean instead."""
 
 
 def _seeds(value: list[int]) -> list[int]:
@@ -256,9 +258,11 @@ def _dense_row(named: str | None, recipes: Mapping[str, Recipe], file: Path) -> 
 
 
 def _check_alike(recipes: Mapping[str, Recipe], file: str) -> None:
-    for key in _ALIKE:
+    last = {name: recipe for name, recipe in recipes.items() if recipe.training.average_from == 1.0}
+    means = {name: recipe for name, recipe in recipes.items() if name not in last}
+    for key, alike in [*((key, recipes) for key in _ALIKE), *((key, of) for key in _FALL for of in (last, means))]:
         # a dense row has no target that could be counted
-        values = {n: flat(r)[key] for n, r in recipes.items() if key != "count" or r.method != "dense"}
+        values = {n: flat(r)[key] for n, r in alike.items() if key != "count" or r.method != "dense"}
         first = next(iter(values), "")
         for name, value in values.items():
             if value != values[first]:

@@ -47,7 +47,7 @@ from dopant.structures import Doped, DopedWeight, Sparse, SparseWeight, Structur
 from dopant.train.loop import Run, train
 from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
 from dopant.train.processes import Processes
-from dopant.train.settings import CoMatrixDropout
+from dopant.train.settings import CoMatrixDropout, TrainSettings
 
 PATH_SAMPLE_STEPS = 200  # of the validation set's columns, for perplexities with a path switched off
 
@@ -245,11 +245,16 @@ def schedule(recipe: Recipe) -> dict[str, Any]:
         "epochs": training.epochs,
         "optimiser": (
             f"SGD, learning rate {training.learning_rate:g} on the loss summed over the unroll, "
-            f"clip {training.clip:g}, times {training.decay:g} an epoch after {training.constant_epochs:g}"
-            + (TENSOR_FLOAT if training.tf32 else "")
+            f"clip {training.clip:g}, {_rate(training)}" + (TENSOR_FLOAT if training.tf32 else "")
         ),
         "start": recipe.start,
     }
+
+
+def _rate(training: TrainSettings) -> str:
+    held = training.constant_epochs >= training.epochs or training.decay == 1.0
+    told = "held" if held else f"times {training.decay:g} an epoch after {training.constant_epochs:g}"
+    return told + (f", weights averaged from {training.average_from:.0%} on" if training.average_from < 1.0 else "")
 
 
 def model_name(model: ModelSettings) -> str:
@@ -368,6 +373,7 @@ def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
     usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
     if recipe.model.dropout != usual["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
+    name += ", averaged" * (recipe.training.average_from < 1.0)
     sparsify = recipe.training.sparsify
     told = " globally" if sparsify.allocation == "global" else ""
     told += f" until {sparsify.end:.0%}" if usual_end is not None and sparsify.end != usual_end else ""

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from dopant.errors import DivergenceError, InputError
 from dopant.layers import LSTM
 from dopant.ops.precision import matrix_products
-from dopant.train.checkpoint import Progress, State, States, load_checkpoint, save_checkpoint
+from dopant.train.average import Average
+from dopant.train.checkpoint import Means, Progress, State, States, load_checkpoint, save_checkpoint
 from dopant.train.co_matrix_dropout import RowMasks
 from dopant.train.descent import Descent
 from dopant.train.graph import EAGER_STEPS, RecordedStep, can_record
@@ -96,6 +97,7 @@ def train(model: nn.Module, settings: TrainSettings, run: Run, overlays: list[Ov
     try:
         with matrix_products(training.device, tf32=settings.tf32):
             training.go()
+        training.average.put()
     finally:
         training.row_masks.clear()
         training.log.close()
@@ -129,13 +131,14 @@ class _Training:
         self.descent = Descent(model, settings)
 
         self.checkpoint = None if run.folder is None else run.folder / "checkpoint.safetensors"
-        self.progress, self.states = Progress(), States()
+        self.progress, self.states, means = Progress(), States(), Means()
         if run.resume and self.checkpoint is not None and self.checkpoint.exists():
-            states, self.progress = load_checkpoint(self.checkpoint, model, run.fingerprint)
+            states, self.progress, means = load_checkpoint(self.checkpoint, model, run.fingerprint)
             self.states = {
                 whose: (h[:, self.streams].to(device), c[:, self.streams].to(device))
                 for whose, (h, c) in states.items()
             }
+        self.average = Average(model, settings.average_from * self.steps, means, self.progress.averaged)
         kept = run.folder / "log.jsonl" if run.folder is not None and self.processes.main else None
         self.log = TrainingLog(kept, self.progress.log_size)
         self.forward = self.processes.wrapped(model)
@@ -174,6 +177,7 @@ class _Training:
         self.row_masks.clear()
 
         self.progress.step += 1
+        self.average.after(self.progress.step)
         self.progress.loss_sum += value
         self.progress.token_steps += unroll
         if self.progress.step % LOG_EVERY == 0:
@@ -239,7 +243,8 @@ class _Training:
 
     def _end_epoch(self, epoch: int) -> None:
         progress = self.progress
-        perplexity = self.run.validate(self.model)
+        with self.average.in_place():
+            perplexity = self.run.validate(self.model)
         self._check("validation perplexity", perplexity, epoch)
         self.log.write(
             "epoch",
@@ -263,14 +268,19 @@ class _Training:
     def _keep(self) -> None:
         self.progress.log_size = self.log.size()
         self.progress.seconds = self.seconds()
+        self.progress.averaged = self.average.count
         gathered = self.processes.gathered
         whole = {whose: (gathered(h), gathered(c)) for whose, (h, c) in self.states.items()}
         if self.checkpoint is not None and self.processes.main:
-            save_checkpoint(self.checkpoint, self.model, whole, self.progress, self.run.fingerprint)
+            save_checkpoint(self.checkpoint, self.model, whole, self.progress, self.run.fingerprint, self.average.means)
 
     def _trace(self) -> None:
         validate = self.run.validate_paths
-        if validate is not None and (found := trace_paths(self.model, validate)) is not None:
+        if validate is None:
+            return
+        with self.average.in_place():
+            found = trace_paths(self.model, validate)
+        if found is not None:
             self.log.write("paths", step=self.progress.step, **found)
 
     def _check(self, what: str, value: float, epoch: int) -> None:

@@ -83,6 +83,8 @@ class TrainSettings(_Settings):
     Args:
         epochs, batch, unroll: passes, parallel streams of text, steps of truncated back-propagation.
         learning_rate, constant_epochs, decay: full rate for the first epochs, then times `decay` an epoch.
+        average_from: fraction of training from which on the weights are averaged; their mean is what is evaluated and
+            kept. 1 keeps the last weights. Best with a rate that is held, once pruning is over.
         clip: bound of the global gradient norm of the summed loss; 0 switches it off.
         factor_learning_rate: multiplier for the factors of a doped weight's structure.
         structure_learning_rate: multiplier for every other structured factor (low rank, Kronecker alone).
@@ -101,6 +103,7 @@ class TrainSettings(_Settings):
     learning_rate: float = Field(1.0, gt=0.0, allow_inf_nan=False)
     constant_epochs: float = Field(4.0, ge=0.0)
     decay: float = Field(0.5, gt=0.0, le=1.0)
+    average_from: float = Field(1.0, ge=0.0, le=1.0)
     clip: float = Field(5.0, ge=0.0, allow_inf_nan=False)
     factor_learning_rate: float = Field(0.1, ge=0.0, allow_inf_nan=False)
     structure_learning_rate: float = Field(0.3, ge=0.0, allow_inf_nan=False)
