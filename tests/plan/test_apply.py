@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dopant.cost import FLOAT32, Storage
 from dopant.errors import PlanError
-from dopant.layers import slots
+from dopant.layers import convert, slots
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan import METHODS, apply_plan, make_plan, plan_from_json
 from dopant.plan.apply import planned_storage
@@ -120,3 +121,42 @@ def test_weights_remember_how_the_last_plan_wants_them_written() -> None:
             assert {slot.name: planned_storage(slot.weight) for slot in slots(found)} == plan.storages()
     assert planned_storage(model.decoder.weight) == FLOAT32
     assert planned_storage(model.lstm.weight_l0) == Storage("float16")
+
+
+@pytest.mark.parametrize("start", ["new", "fit"])
+def test_what_was_frozen_stays_frozen(start: Any) -> None:
+    model = language_model()
+    model.embedding.requires_grad_(False)
+    apply_plan(model, make_plan(model, target="4x", scope="model", count="parameters"), start)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("embedding")}
+
+
+class Tied(nn.Module):
+    """An embedding tied to a layer that may be of a kind that conversion leaves alone."""
+
+    def __init__(self, head: type[nn.Linear]) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(64, 32), head(32, 64, bias=False)
+        self.head.weight = self.words.weight
+
+
+class Head(nn.Linear):
+    """Of somebody else's."""
+
+
+@pytest.mark.parametrize(("head", "ignore"), [(nn.Linear, ["head"]), (Head, [])])
+def test_a_matrix_that_is_tied_to_a_layer_left_alone_is_not_untied(head: type[nn.Linear], ignore: list[str]) -> None:
+    model = convert(Tied(head), ignore=ignore)
+    plan = make_plan(model, target="4x", scope="model", count="parameters")
+    with pytest.raises(PlanError, match=r"'words.weight' shares its matrix with 'head.weight'.*ignore="):
+        apply_plan(model, plan)
+    assert model.words.weight.matrix is model.head.weight
+    apply_plan(model, make_plan(model, method="dense", scope="model"))  # changes nothing
+
+
+def test_a_model_without_numbers_is_refused() -> None:
+    with torch.device("meta"):
+        model = language_model()
+    with pytest.raises(PlanError, match=r"'lstm.weight_l0' is on the meta device.*CPU"):
+        apply_plan(model, make_plan(model, target="4x"))

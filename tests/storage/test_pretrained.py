@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import dopant
 from dopant.cost import Storage
-from dopant.errors import TensorError
+from dopant.errors import InputError, TensorError
 from dopant.layers import convert, slots
 from dopant.storage import from_pretrained, inspect, save_pretrained
 from dopant.structures import Dense, Doped, LowRank, Sparse
@@ -206,3 +206,53 @@ def test_a_layer_left_as_it_was_that_is_tied(tmp_path: Path) -> None:
     save_pretrained(ours, tmp_path / "model")
     back = from_pretrained(Tagger(tie=True, bidirectional=False), tmp_path / "model")
     assert torch.equal(back(TOKENS), ours(TOKENS))
+
+
+class Skeleton(nn.Module):
+    """Ties a plain tensor and holds a buffer of each kind."""
+
+    def __init__(self, persistent: bool = True) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.b.bias = self.a.bias
+        self.gru, self.norm = nn.GRU(8, 8), nn.LayerNorm(8)
+        self.register_buffer("gain", torch.full((8,), 2.0), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.gru(self.b(self.a(x)))[0]) * self.gain
+        return y
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_skeleton_on_the_meta_device_keeps_its_ties_and_its_float_type(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = convert(Skeleton()).eval()
+    save_pretrained(model, tmp_path / "m")
+    with torch.device("meta"):
+        skeleton = Skeleton().to(dtype)
+    loaded = from_pretrained(skeleton, tmp_path / "m")
+    assert {tensor.dtype for tensor in loaded.state_dict().values()} == {dtype}
+    assert loaded.b.bias is loaded.a.bias
+    x = torch.randn(3, 8)
+    tolerance = {"atol": 1e-1, "rtol": 0.0} if dtype == torch.bfloat16 else {"atol": 1e-5, "rtol": 0.0}
+    torch.testing.assert_close(loaded(x.to(dtype)).float(), model(x), **tolerance)
+
+
+def test_what_no_file_holds_cannot_come_off_the_meta_device(tmp_path: Path) -> None:
+    save_pretrained(convert(Skeleton(persistent=False)), tmp_path / "m")
+    with torch.device("meta"):
+        skeleton = Skeleton(persistent=False)
+    with pytest.raises(InputError, match=r"'gain' is on the meta device.*build the model on the CPU"):
+        from_pretrained(skeleton, tmp_path / "m")
+    with pytest.raises(InputError, match="is on the meta device and has no numbers to store"):
+        save_pretrained(convert(skeleton), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_frozen_in_the_skeleton_comes_out_frozen(tmp_path: Path) -> None:
+    save_pretrained(compressed(Tagger()), tmp_path / "m")
+    skeleton = Tagger()
+    skeleton.words.requires_grad_(False)
+    skeleton.norm.requires_grad_(False)
+    loaded = from_pretrained(skeleton, tmp_path / "m")
+    frozen = {name.split(".")[0] for name, parameter in loaded.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"words", "norm"}

@@ -10,7 +10,7 @@ from torch import nn
 
 from dopant.cost import Storage
 from dopant.errors import PlanError
-from dopant.layers.slots import slots
+from dopant.layers.slots import Slot, slots
 from dopant.plan.plan import Plan
 from dopant.structures.base import Structure, StructuredWeight
 
@@ -21,9 +21,10 @@ _STORAGE = "planned_storage"
 def apply_plan(model: nn.Module, plan: Plan, start: Start = "new", generator: torch.Generator | None = None) -> None:
     """Give each weight of `model` the structure that `plan` has for it; weights that have it already are kept.
 
-    All new weights are made before the first is put in its place, so that an error leaves the model as it was. Each
-    weight remembers how the plan wants it written, see `planned_storage`: a file of the model then has the planned
-    bytes. Copies of the model remember too; a state dict does not.
+    All new weights are made before the first is put in its place, so that an error leaves the model as it was. Frozen
+    ones stay frozen. Each weight remembers how the plan wants it written, see `planned_storage`: a file of the model
+    then has the planned bytes, but for how the places of non-zeros fall: a plan takes them to be evenly random. Copies
+    of the model remember too; a state dict does not.
 
     Args:
         model: the model planned for, or one with weights of the same names and shapes.
@@ -33,7 +34,8 @@ def apply_plan(model: nn.Module, plan: Plan, start: Start = "new", generator: to
         generator: source of the random numbers; on the CPU.
 
     Raises:
-        PlanError: the plan was made for another model, or `start` is neither.
+        PlanError: the plan was made for another model, `start` is neither, or a weight that is to change is on the
+            meta device, without numbers, or shares a parameter with a layer that stays as it is.
     """
     if start not in ("new", "fit"):
         raise PlanError(f"start {start!r} is not known; choose new or fit")
@@ -42,11 +44,10 @@ def apply_plan(model: nn.Module, plan: Plan, start: Start = "new", generator: to
     planned = {weight.name: weight for weight in plan.weights}
     if (problem := _difference(shapes, {name: weight.shape for name, weight in planned.items()})) is not None:
         raise PlanError(f"the plan was made for another model: {problem}; make a plan for this one")
-    made = [
-        (place, _made(place.weight, planned[place.name].structure, start, generator))
-        for place in places
-        if place.weight.structure != planned[place.name].structure
-    ]
+    changed = [place for place in places if place.weight.structure != planned[place.name].structure]
+    for place in changed:
+        _check(model, place)
+    made = [(place, _made(place.weight, planned[place.name].structure, start, generator)) for place in changed]
     for place, weight in made:
         place.set(weight)
     storages = plan.storages()
@@ -58,6 +59,22 @@ def planned_storage(weight: StructuredWeight) -> Storage | None:
     """How the plan that was applied last wants the weight to be written; None if there was no plan."""
     found = getattr(weight, _STORAGE, None)
     return found if isinstance(found, Storage) else None
+
+
+def _check(model: nn.Module, place: Slot) -> None:
+    """Raise PlanError if the weight has no numbers, or if putting another in its place would untie a parameter."""
+    if any(parameter.is_meta for parameter in place.weight.parameters()):
+        raise PlanError(
+            f"{place.name!r} is on the meta device and has no numbers to start from; build the model on the CPU"
+        )
+    own, inside = {id(p) for p in place.weight.parameters()}, set(place.weight.modules())
+    for prefix, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if id(parameter) in own and module not in inside:
+                raise PlanError(
+                    f"{place.name!r} shares its matrix with {f'{prefix}.{name}'.lstrip('.')!r}, which is no structured "
+                    f"weight and would be untied; convert that layer too, or plan with ignore=[{place.name!r}]"
+                )
 
 
 def _made(
@@ -74,6 +91,7 @@ def _made(
             std = float(dense.std(correction=0))
             usable = std if std > 0 and math.isfinite(std) else None
             weight = structure.new(current.shape, std=usable, generator=generator)
+    weight.requires_grad_(any(parameter.requires_grad for parameter in current.parameters()))
     return weight.to(device=like.device, dtype=like.dtype).train(current.training)
 
 

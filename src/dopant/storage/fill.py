@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from dopant.errors import TensorError
+from dopant.errors import InputError, TensorError
 from dopant.layers.convert import convert
 from dopant.storage.config import FolderConfig
 from dopant.storage.contents import Contents
@@ -65,6 +66,7 @@ def fill(
 
     Raises:
         TensorError: a parameter that is not finite; the model is then unchanged.
+        InputError: the model has a tensor on the meta device that no file holds.
     """
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, tensor in tensors.items():
@@ -72,11 +74,27 @@ def fill(
             check_finite(name, tensor)
     for name, (module, attribute) in parts.places.items():
         setattr(module, attribute, _like(getattr(module, attribute), weights[config.tied.get(name, name)]))
-    state = {name: tensors[config.tied.get(name, name)] for name in parts.plain}
-    if any(tensor.is_meta for tensor in parts.plain.values()):
-        model.load_state_dict(state, strict=False, assign=True)
-    else:
-        model.load_state_dict(state, strict=False)
+    _make_room(model, parts)
+    model.load_state_dict({name: tensors[config.tied.get(name, name)] for name in parts.plain}, strict=False)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise InputError(
+                f"{name!r} is on the meta device and in no file, for it is no part of the model's state; "
+                "build the model on the CPU, or register the buffer as persistent and save again"
+            )
+
+
+def _make_room(model: nn.Module, parts: Contents) -> None:
+    """Memory on the CPU for plain tensors on the meta device, of their type; shared ones stay shared."""
+    made: dict[int, Tensor] = {}
+    for tensor in parts.plain.values():
+        if tensor.is_meta:
+            room = torch.empty_like(tensor, device="cpu")
+            made[id(tensor)] = nn.Parameter(room, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else room
+    for module in model.modules():
+        for name, held in (*module._parameters.items(), *module._buffers.items()):
+            if id(held) in made:
+                setattr(module, name, made[id(held)])
 
 
 def _check_places(parts: Contents, config: FolderConfig) -> None:
@@ -94,6 +112,7 @@ def _check_places(parts: Contents, config: FolderConfig) -> None:
 
 
 def _like(old: nn.Module, new: StructuredWeight) -> StructuredWeight:
-    """The new weight on the device and in the float type of the old one."""
+    """The new weight on the device and in the float type of the old one, frozen where that was."""
     tensor = next(old.parameters())
+    new.requires_grad_(any(parameter.requires_grad for parameter in old.parameters()))
     return new.to(device=None if tensor.is_meta else tensor.device, dtype=tensor.dtype)

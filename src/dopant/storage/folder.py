@@ -173,12 +173,14 @@ def from_pretrained(model: nn.Module, folder: str | Path) -> nn.Module:
 
     Args:
         model: an instance with the sizes of the one that was saved, with torch's layers or with ours, on any
-            device and of any float type; its own weights do not matter and it is not changed.
+            device and of any float type; its own weights do not matter and it is not changed. What is frozen in it
+            comes out frozen, what is on the meta device on the CPU.
         folder: as `save_pretrained` wrote it.
 
     Raises:
         FileError: (or a subclass) no model folder, or a damaged or hostile one.
         TensorError: the folder's tensors are not those of this module.
+        InputError: the module has a tensor on the meta device that is no part of its state.
     """
     headers = read_headers(folder)
     model = converted(model, headers.config)
@@ -242,6 +244,9 @@ def _warn_of_small(tensors: Mapping[str, Tensor]) -> None:
 
 def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage]) -> dict[str, Tensor]:
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, held in model.state_dict().items():
+        if isinstance(held, Tensor) and held.is_meta:
+            raise InputError(f"{name} is on the meta device and has no numbers to store; build the model on the CPU")
     tensors: dict[str, Tensor] = {}
     for slot in parts.slots:
         try:
