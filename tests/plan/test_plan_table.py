@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from dopant.plan import Place, make_plan
+import pytest
+from torch import nn
+
+from dopant.errors import PlanError
+from dopant.layers import convert
+from dopant.plan import Place, make_plan, plan_from_json
 from dopant.plan.table import plan_table
 from dopant.plan.words import in_words, reading
 from dopant.structures import Dense, Kronecker, LowRank, Sparse, Stacked
@@ -25,6 +30,30 @@ def test_the_table_names_every_weight_and_both_readings_of_both_factors() -> Non
     assert any(line.startswith("all 3 weights, bytes:") for line in lines)
     assert "stored as float32 values, gaps indices; target: 25x by parameters (scope: lstm)" in lines
     assert lines[-1] == "pattern 're:lstm.*': 2 weights"
+
+
+def test_the_table_tells_what_is_no_structured_weight() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(256, 4, 1024, batch_first=True), 2)
+    model = convert(nn.Sequential(nn.Embedding(1000, 256), encoder))
+    plan = make_plan(model, target="25x", count="parameters", scope="model")
+    assert plan.rest is not None
+    assert plan.rest.parameters == sum(p.numel() for p in model.parameters()) - plan.total().dense.parameters
+    whole = plan.whole()
+    assert whole.dense.stored_bytes == 4 * sum(p.numel() for p in model.parameters())
+    assert whole.byte_factor < 5 < 15 < plan.scope().byte_factor
+    line = next(line for line in plan_table(plan).splitlines() if line.startswith("no structured weights"))
+    assert f"{plan.rest.parameters:,} parameters in 20 tensors (1.layers.0.self_attn.in_proj_weight, " in line
+    assert line.endswith(
+        f", …); the whole model, bytes: {whole.cost.stored_bytes:,} of "
+        f"{whole.dense.stored_bytes:,}, {reading(whole.byte_factor)}"
+    )
+    assert plan_from_json(plan.to_json()) == plan
+    assert "no structured" not in plan_table(make_plan(PLACES, target="25x"))
+
+
+def test_layers_without_a_size_are_refused() -> None:
+    with pytest.raises(PlanError, match=r"'0.weight' has no size yet; run the model once"):
+        make_plan(convert(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 8))), target="4x", scope="model")
 
 
 def test_a_narrow_terminal_gets_the_same_in_shorter_lines() -> None:

@@ -31,7 +31,7 @@ TargetBytes = Annotated[
     str | None, typer.Option("--target-bytes", metavar="1.2MB", help="How small, in bytes; instead of --target.")
 ]
 _COUNTED, _COUNTS = "What the factor counts.", "parameters|bytes"
-_SCOPED, _SCOPES = "Of which weights.", "lstm|model|re:PATTERN"
+_SCOPED, _SCOPES = "Of which structured weights; model: all of them, no biases.", "lstm|model|re:PATTERN"
 _RECIPES = "[default: the recipe's]"
 _ELSE = "[default: the recipe's, else {}]"
 Count = Annotated[str, typer.Option("--count", metavar=_COUNTS, help=_COUNTED)]

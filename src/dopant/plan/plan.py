@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import PlanError
@@ -18,7 +19,7 @@ from dopant.plan.budget import Claim, ImpossibleError, share
 from dopant.plan.families import Fixed
 from dopant.plan.methods import Method, Options, method_named, read_structure
 from dopant.plan.rules import PREFIX, Matches, match
-from dopant.plan.target import Count, Target, parse_bytes, parse_target
+from dopant.plan.target import DENSE_BYTES, Count, Target, parse_bytes, parse_target
 from dopant.plan.words import in_words
 from dopant.structures.base import Shape, Structure
 from dopant.structures.dense import Dense
@@ -105,6 +106,19 @@ class Total:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What of a model is outside its structured weights: biases, and layers that conversion left as they were.
+
+    Args:
+        parameters: how many numbers, float32 in what is said of bytes.
+        tensors: their names.
+    """
+
+    parameters: int
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to become of each weight of a model, in the model's order.
 
@@ -114,6 +128,7 @@ class Plan:
         storage: how the numbers of the weights it decides about are written; those left alone stay float32.
         weights: every structured weight of the model, those left alone too.
         matches: (pattern, how many weights it decided).
+        rest: what else the model holds, which no plan changes; None where it was made of places or read from JSON.
     """
 
     method: str
@@ -121,6 +136,7 @@ class Plan:
     storage: Storage
     weights: tuple[PlannedWeight, ...]
     matches: tuple[tuple[str, int], ...] = ()
+    rest: Rest | None = field(default=None, compare=False)
 
     def storages(self) -> dict[str, Storage]:
         """How each weight is written, by its name."""
@@ -131,8 +147,14 @@ class Plan:
         return _total([weight for weight in self.weights if weight.method is not None])
 
     def total(self) -> Total:
-        """All structured weights of the model."""
+        """All structured weights of the model; what else it holds is `rest`."""
         return _total(self.weights)
+
+    def whole(self) -> Total:
+        """The whole model's parameters as far as is known: its structured weights and the rest."""
+        total, parameters = self.total(), 0 if self.rest is None else self.rest.parameters
+        rest = Cost(parameters, 0, parameters * DENSE_BYTES)
+        return Total(total.weights, total.cost + rest, total.dense + rest)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a weight, for tables: sizes as numbers, shape and structure in words."""
@@ -207,7 +229,8 @@ def make_plan(
     """Decide on a structure for each weight so that the target is met; the model is only looked at.
 
     The factor is that of the weights in the scope which `targets` (None: all of them) and `ignore` leave over; each
-    gets the same where it can. All other weights stay as they are.
+    gets the same where it can. All other weights stay as they are, and so does what is no structured weight, in scope
+    "model" too: biases, norms and layers that `dopant.convert` does not know. `plan.rest` says how much that is.
 
     Args:
         model: a module with structured weights, or its weights' places.
@@ -221,10 +244,11 @@ def make_plan(
         structure: all of a structure, or some of the method's options, for every weight without its own.
 
     Raises:
-        PlanError: an unknown method, a pattern without a match, an option or structure that does not suit, or a
-            target that cannot be met; the message names the closest that can.
+        PlanError: an unknown method, a pattern without a match, an option or structure that does not suit, a layer
+            without a size yet, or a target that cannot be met; the message names the closest that can.
     """
     found = places(model) if isinstance(model, nn.Module) else list(model)
+    rest = _rest(model) if isinstance(model, nn.Module) else None
     method_named(method)
     if target_bytes is not None:
         if target is not None:
@@ -248,7 +272,15 @@ def make_plan(
         name, kept = decided.get(place.name, (None, place.structure))
         cost = kept.cost(place.shape, FLOAT32 if name is None else storage)
         weights.append(PlannedWeight(place.name, place.shape, place.gates, name, kept, cost))
-    return Plan(method, target, storage, tuple(weights), matches.counts)
+    return Plan(method, target, storage, tuple(weights), matches.counts, rest)
+
+
+def _rest(model: nn.Module) -> Rest:
+    weights = {id(parameter) for slot in slots(model) for parameter in slot.weight.parameters()}
+    others = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in weights}
+    if lazy := [name for name, parameter in others.items() if is_lazy(parameter)]:
+        raise PlanError(f"{lazy[0]!r} has no size yet; run the model once before dopant.convert")
+    return Rest(sum(parameter.numel() for parameter in others.values()), tuple(others))
 
 
 def _match(found: list[Place], scope: str, rules: list[Rule] | None, ignore: Sequence[str]) -> Matches:

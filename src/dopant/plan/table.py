@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dopant.plan.columns import text_table, wrapped
-from dopant.plan.plan import Plan, Total
+from dopant.plan.plan import Plan, Rest, Total
 from dopant.plan.words import reading
 
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -20,13 +20,16 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 """(heading, key of the record) of each column."""
 NUMBERS = 3
 """So many of the last columns are numbers."""
+_NAMED = 3  # tensors outside structured weights that are named
 
 
 def totals(plan: Plan) -> list[str]:
-    """The sums in sentences: the planned weights by parameters and bytes, then the whole model."""
+    """The sums in sentences: planned weights by parameters and bytes, then all, then what is no structured weight."""
     lines = [*_sums("planned", plan.scope())]
     if plan.total().weights > plan.scope().weights:
         lines += _sums("all", plan.total())
+    if plan.rest is not None and plan.rest.tensors:
+        lines.append(_rest(plan.rest, plan.whole()))
     lines.append(f"stored as {plan.storage}; target: {plan.target or 'none'}")
     lines += [f"pattern {pattern!r}: {count} weight{'s' * (count != 1)}" for pattern, count in plan.matches]
     return lines
@@ -53,6 +56,16 @@ def _sums(what: str, total: Total) -> list[str]:
         f"{weights}, bytes: {cost.stored_bytes:,} of {dense.stored_bytes:,}, {reading(total.byte_factor)}",
         f"{weights}, MACs: {cost.macs:,} of {dense.macs:,}",
     ]
+
+
+def _rest(rest: Rest, whole: Total) -> str:
+    count = len(rest.tensors)
+    names = ", ".join([*rest.tensors[:_NAMED], *["…"] * (count > _NAMED)])
+    return (
+        f"no structured weights, left alone: {rest.parameters:,} parameters in {count} tensor{'s' * (count != 1)} "
+        f"({names}); the whole model, bytes: {whole.cost.stored_bytes:,} of {whole.dense.stored_bytes:,}, "
+        f"{reading(whole.byte_factor)}"
+    )
 
 
 def _cell(value: Any) -> str:

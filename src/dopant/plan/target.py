@@ -27,9 +27,11 @@ class Target:
 
     Args:
         factor: 1 or more, of what `count` says; None if `bytes` is given.
-        bytes: tensor bytes of all weights in the scope together.
+        bytes: tensor bytes of all weights in the scope together, with non-zeros at evenly random places: weights that
+            are fit to a matrix with its large entries close together take some more or fewer.
         count: what is counted: stored numbers, or bytes of the stored tensors.
-        scope: the weights meant: "lstm", "model" (all), or "re:" and an expression for whole names.
+        scope: the structured weights meant: "lstm", "model" (all of them, not biases or layers that are torch's), or
+            "re:" and an expression for whole names.
 
     Raises:
         PlanError: a field holds what it cannot.
