@@ -265,3 +265,55 @@ def test_tied_matrices_of_an_lstm_stay_tied_or_are_refused() -> None:
     assert ours.weight_hh_l1 is ours.weight_hh_l0
     with pytest.raises(InputError, match=r"weight_ih_l0 and weight_hh_l0 of LSTM ''.*tied.*joint=False"):
         convert(model)
+
+
+class Shared(nn.Module):
+    """One layer of two names, and in a container besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b = self.a
+        self.c = nn.Sequential(self.a, nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize("ignore", ["a", "b", "c", "c.0"])
+def test_a_layer_of_several_names_is_left_alone_by_any(ignore: str) -> None:
+    ours = convert(Shared(), ignore=[ignore])
+    assert ours.a is ours.b
+    assert ours.a is ours.c[0]
+    assert type(ours.a) is nn.Linear
+    assert type(ours.c[1]) is (nn.Linear if ignore == "c" else Linear)
+
+
+def test_a_layer_that_is_compiled_by_itself_is_refused() -> None:
+    for model in (compiled := torch.compile(nn.Linear(3, 3), backend="eager")), nn.Sequential(compiled):
+        with pytest.raises(InputError, match=r"Linear '0?' is compiled.*torch.compile\(dopant.convert"):
+            convert(model)
+    whole = torch.compile(nn.Sequential(nn.Linear(3, 3)), backend="eager")
+    assert len(slots(convert(whole))) == 1
+
+
+def test_hooks_on_state_and_on_parameters_are_not_lost_in_silence() -> None:
+    layer = nn.Linear(3, 3)
+    handle = layer.register_state_dict_pre_hook(lambda *_: None)
+    with pytest.raises(InputError, match="Linear '0' has hooks"):
+        convert(nn.Sequential(layer))
+    handle.remove()
+    for register in (layer.weight.register_hook, layer.weight.register_post_accumulate_grad_hook):
+        handle = register(lambda _: None)
+        with pytest.raises(InputError, match=r"parameter '0.weight' has hooks.*on the converted model"):
+            convert(nn.Sequential(layer))
+        handle.remove()
+    assert type(convert(nn.Sequential(layer))[0]) is Linear
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:The PyTorch API of nested tensors")
+def test_transformers_that_are_reverted_take_their_fast_path_again() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    ours = convert(model)
+    for back in (revert(ours), revert(convert(ours))):
+        assert back.use_nested_tensor == model.use_nested_tensor
+        assert back.layers[0].activation_relu_or_gelu == model.layers[0].activation_relu_or_gelu == 1
+        assert vars(back).keys() == vars(model).keys()
+    assert not ours.use_nested_tensor

@@ -20,28 +20,34 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
     """A copy of a model in which every nn.Linear, nn.Embedding and nn.LSTM is ours, with dense weights.
 
     Subclasses of torch's layers are left alone: they may compute something else. Tied parameters stay tied, frozen ones
-    frozen. In evaluation torch's Transformers no longer take their fast path, which knows tensors only.
+    frozen. In evaluation torch's Transformers no longer take their fast path, which knows tensors only. The `weight` of
+    a layer of ours is no tensor: code that computes with it, such as `F.linear(h, self.embedding.weight)`, must say
+    `self.embedding.weight.linear(h)` (or `.to_dense()` for the matrix).
 
     Args:
         model: any module; it is not changed.
         joint: keep the input and the state matrix of an LSTM layer as one, [x; h].
-        ignore: dotted names of layers to leave as they are.
+        ignore: dotted names of layers to leave as they are; a layer of several names by any of them.
 
     Raises:
-        InputError: a layer uses an option that ours lack, or has hooks; parameters that are to become one are tied to
-            others, or only one of them is frozen; or a name in `ignore` is not there.
+        InputError: a layer uses an option that ours lack, has hooks, or is compiled by itself; a parameter has hooks;
+            parameters that are to become one are tied to others, or only one of them is frozen; or a name in `ignore`
+            is not there.
     """
-    names = {name for name, _ in model.named_modules()}
+    names = dict(model.named_modules(remove_duplicate=False))
     if missing := [name for name in ignore if name not in names]:
-        raise InputError(f"no layer is called {missing[0]!r}; the model has {', '.join(sorted(names - {''}))[:300]}")
-    _refuse_hooks(model, ignore)
+        raise InputError(
+            f"no layer is called {missing[0]!r}; the model has {', '.join(sorted(filter(None, names)))[:300]}"
+        )
+    _refuse(model, _kept(model, ignore))
     model = copy.deepcopy(model)
     shared: dict[int, DenseWeight] = {}
     tied = _tied(model)
+    kept = _kept(model, ignore)
     done: dict[int, nn.Module] = {}
 
     def visit(module: nn.Module, name: str) -> nn.Module:
-        if name in ignore:
+        if module in kept:
             return module
         if id(module) not in done:
             ours = (
@@ -74,6 +80,7 @@ def revert(model: nn.Module) -> nn.Module:
                 for child, part in list(module._modules.items()):
                     if part is not None:
                         module._modules[child] = visit(part)
+                _take_fast_path(module)
         return done[id(module)]
 
     return visit(model)
@@ -86,11 +93,21 @@ def _tied(model: nn.Module) -> set[int]:
 
 
 def _leave_fast_path(module: nn.Module) -> None:
-    if any(isinstance(part, Linear) for part in module.modules()):
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
+    """Have torch's Transformers compute with their layers; `_take_fast_path` finds the old settings beside."""
+    for kind, name in _FAST_PATHS:
+        if isinstance(module, kind) and any(isinstance(part, Linear) for part in module.modules()):
+            vars(module).setdefault(_BEFORE + name, getattr(module, name))
+            setattr(module, name, 0)  # False, where it is a bool
+
+
+def _take_fast_path(module: nn.Module) -> None:
+    for _, name in _FAST_PATHS:
+        if _BEFORE + name in vars(module):
+            setattr(module, name, vars(module).pop(_BEFORE + name))
+
+
+_FAST_PATHS = ((nn.TransformerEncoderLayer, "activation_relu_or_gelu"), (nn.TransformerEncoder, "use_nested_tensor"))
+_BEFORE = "_before_conversion_"
 
 
 def _ours(module: nn.Module, name: str, shared: dict[int, DenseWeight]) -> nn.Module | None:
@@ -111,19 +128,46 @@ def _ours(module: nn.Module, name: str, shared: dict[int, DenseWeight]) -> nn.Mo
     return None
 
 
-def _refuse_hooks(model: nn.Module, ignore: Collection[str]) -> None:
-    """A hook would be lost, and with it what it does: torch's weight_norm and pruning compute the weight in one."""
+def _kept(model: nn.Module, ignore: Collection[str]) -> set[nn.Module]:
+    """Modules that stay as they are, with all that is in them, whatever other names they have."""
+    return {module for name in ignore for module in model.get_submodule(name).modules()}
+
+
+def _refuse(model: nn.Module, kept: set[nn.Module]) -> None:
+    """Raise InputError for what would be lost in silence: hooks, in which torch's weight_norm and pruning compute the
+    weight, and a compiled layer, whose forward is bound to the layer that it was made of.
+    """
     for name, module in model.named_modules():
-        if type(module) not in (nn.Linear, nn.Embedding, nn.LSTM) or not any(map(vars(module).get, _HOOKS)):
-            continue
-        if not any(name == kept or name.startswith(f"{kept}.") for kept in ignore):
+        if type(module) in _CONVERTED and module not in kept and any(map(vars(module).get, _HOOKS)):
             raise InputError(
                 f"{type(module).__name__} {name!r} has hooks, which conversion would lose; remove them first (as with "
                 f"torch.nn.utils.remove_weight_norm), or leave the layer as it is with ignore=[{name!r}]"
             )
+        compiled = module._modules.get("_orig_mod")
+        if type(compiled) in _CONVERTED and compiled not in kept:
+            raise InputError(
+                f"{type(compiled).__name__} {name!r} is compiled, and would go on computing with the layer it was made "
+                "of; convert first and compile then: torch.compile(dopant.convert(layer))"
+            )
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise InputError(
+                f"parameter {name!r} has hooks, which no copy of the model keeps; remove them first, and register them "
+                "on the converted model"
+            )
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_CONVERTED = (nn.Linear, nn.Embedding, nn.LSTM)
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
 def _dense(parameter: Tensor, shared: dict[int, DenseWeight]) -> DenseWeight:
