@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dopant.layers import Embedding
-from dopant.layers.convert import convert
+from dopant.layers.convert import convert, revert
+from dopant.plan import apply_plan, make_plan
+from dopant.runtime import accelerate
 from dopant.structures import Doped, Kronecker, LowRank, Sparse, Stacked, Structure
 
 STRUCTURES: dict[str, Structure] = {
@@ -40,7 +45,8 @@ def test_any_structure_gives_its_rows(name: str, padding_idx: int | None) -> Non
     layer = Embedding(12, 6, padding_idx, weight=weight)
     index = torch.tensor([[0, 3, 11], [3, 3, 5]])
     rows = layer(index)
-    assert torch.allclose(rows, weight.to_dense()[index])
+    want = weight.to_dense()[index]
+    assert torch.allclose(rows, want if padding_idx is None else want * (index != padding_idx).unsqueeze(-1))
     rows.square().sum().backward()
     got = [p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in weight.parameters()]
     weight.zero_grad()
@@ -48,6 +54,19 @@ def test_any_structure_gives_its_rows(name: str, padding_idx: int | None) -> Non
     weight.to_dense()[kept].square().sum().backward()
     for ours, parameter in zip(got, weight.parameters(), strict=True):
         assert torch.allclose(ours, parameter.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", ["new", "fit"])
+def test_padding_stays_zero_when_a_plan_is_applied(start: Any) -> None:
+    model = convert(nn.Sequential(nn.Embedding(100, 64, padding_idx=5))).eval()
+    apply_plan(model, make_plan(model, target="10x", scope="model", count="parameters"), start)
+    index = torch.tensor([[5, 1], [2, 5]])
+    rows = model(index)
+    assert not rows[index == 5].any()
+    assert rows[index != 5].all(dim=-1).all()
+    with torch.no_grad():
+        torch.testing.assert_close(accelerate(copy.deepcopy(model))(index), rows)
+        torch.testing.assert_close(revert(model)(index), rows)
 
 
 def test_a_new_one_starts_like_torchs() -> None:

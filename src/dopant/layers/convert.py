@@ -67,7 +67,10 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
 
 
 def revert(model: nn.Module) -> nn.Module:
-    """A copy of a model in which each of our layers is torch's again, its weight formed."""
+    """A copy of a model in which each of our layers is torch's again, its weight formed.
+
+    Where an embedding's row for padding counts as zeros it becomes zeros, in a layer that is tied to it too.
+    """
     model = copy.deepcopy(model)
     shared: dict[int, nn.Parameter] = {}
     done: dict[int, nn.Module] = {}
@@ -241,6 +244,9 @@ def _theirs(module: nn.Module, shared: dict[int, nn.Parameter]) -> nn.Module | N
         blank = torch.empty(rows, columns, device="meta")  # without it torch draws random numbers for nothing
         embedding = nn.Embedding(rows, columns, module.padding_idx, _weight=blank)
         embedding.weight = _formed(module.weight, shared)
+        if module.zeroes_padding:
+            with torch.no_grad():
+                embedding.weight[module.padding_idx] = 0.0
         return embedding
     if isinstance(module, LSTM):
         return _their_lstm(module)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dopant.layers.kernel import INDICES, Kernel, kernel_for
 from dopant.layers.row_masks import masked_rows
-from dopant.structures import Dense, StructuredWeight
+from dopant.structures import Dense, DenseWeight, StructuredWeight
 
 
 class Embedding(nn.Module):
@@ -17,7 +17,8 @@ class Embedding(nn.Module):
 
     Args:
         num_embeddings, embedding_dim: rows and columns of W.
-        padding_idx: an index whose row passes no gradient on, as in torch.nn.Embedding.
+        padding_idx: an index whose row passes no gradient on, as in torch.nn.Embedding. Of a weight that is not dense,
+            which cannot keep one row apart from the others, that row counts as zeros here.
         weight: a structured weight of shape (num_embeddings, embedding_dim); by default new, dense and normal.
     """
 
@@ -43,12 +44,19 @@ class Embedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """index (...) of integers -> (..., embedding_dim)."""
-        if (kernel := kernel_for(self, index, dtypes=INDICES)) is not None:
-            return cast(Tensor, kernel(self, index))
-        rows = masked_rows(self.weight, index)
-        if self.padding_idx is not None and rows.requires_grad:
-            rows = torch.where((index == self.padding_idx).unsqueeze(-1), rows.detach(), rows)
-        return rows
+        kernel = kernel_for(self, index, dtypes=INDICES)
+        rows = cast(Tensor, kernel(self, index)) if kernel is not None else masked_rows(self.weight, index)
+        if self.padding_idx is None:
+            return rows
+        padding = (index == self.padding_idx).unsqueeze(-1)
+        if self.zeroes_padding:
+            return rows.masked_fill(padding, 0.0)
+        return torch.where(padding, rows.detach(), rows) if rows.requires_grad else rows
+
+    @property
+    def zeroes_padding(self) -> bool:
+        """Whether the row at `padding_idx` counts as zeros, whatever the weight has there."""
+        return self.padding_idx is not None and not isinstance(self.weight, DenseWeight)
 
     def extra_repr(self) -> str:
         """As torch.nn.Embedding says it."""
