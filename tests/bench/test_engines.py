@@ -96,3 +96,10 @@ def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert notes == ["onnxruntime is left out: onnxruntime is not installed; get it with: pip install 'dopant[onnx]'"]
     with pytest.raises(InputError, match=r"pip install 'dopant\[onnx\]'"):
         choose(["onnxruntime-int8"])
+
+
+def test_a_model_too_large_for_onnx(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setattr("dopant.bench.onnxruntime_engines.LARGEST", 100)
+    with pytest.raises(BenchError, match=r"bytes, and an ONNX file can hold 100; leave onnxruntime"):
+        plain_model(subject, "lstm")

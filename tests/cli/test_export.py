@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,3 +51,28 @@ def test_a_folder_that_is_no_model(dopant: Run, tmp_path: Path) -> None:
     result = dopant("export", tmp_path, "--out", tmp_path / "m.onnx")
     assert result.exit_code == 2
     assert "not a whole model folder" in result.stderr
+
+
+def test_what_verification_needs_is_found_before_anything_is_written(
+    trained: Path, corpus: Path, dopant: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("export", trained, "--out", tmp_path / "m.onnx", "--verify")
+    result = dopant(*arguments, "--corpus", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = dopant(*arguments, "--corpus", corpus)
+    assert result.exit_code == 2
+    assert "onnxruntime is not installed" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_differs_from_its_model_is_not_left(
+    trained: Path, dopant: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dopant.export.verify.TOLERANCE", -1.0)
+    out = tmp_path / "m.onnx"
+    out.write_text("the old one")
+    result = dopant("export", trained, "--out", out, "--verify", "--force")
+    assert result.exit_code == 2
+    assert "differs from the model" in result.stderr
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["the old one"]

@@ -14,9 +14,9 @@ from dopant.errors import ExportError, InputError, KindError
 from dopant.export.model import Layout, make_model
 from dopant.export.verify import OnnxModel, check_perplexity, logits_difference
 from dopant.export.write import export
-from dopant.layers import slots
+from dopant.layers import convert, slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
-from dopant.storage.folder import load_model, save
+from dopant.storage.folder import load_model, save, save_pretrained
 from dopant.structures import (
     Dense,
     DenseWeight,
@@ -232,3 +232,15 @@ def test_numbers_that_are_none_are_no_agreement() -> None:
     model = model_of(STRUCTURES["doped"])
     with pytest.raises(ExportError, match="differs from the model by nan"):
         logits_difference(model, Nothing())
+
+
+def test_a_model_too_large_is_refused_before_it_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dopant.export.graph.LARGEST", 1000)
+    with pytest.raises(InputError, match=r"more than 1,000 bytes, the most that an ONNX file can hold.*int8"):
+        make_model(LanguageModel(LanguageModelConfig(VOCABULARY, HIDDEN, 2)), "expand")
+
+
+def test_a_module_of_ones_own_is_for_torch_to_export(tmp_path: Path) -> None:
+    save_pretrained(convert(torch.nn.Linear(3, 3)), tmp_path / "model")
+    with pytest.raises(KindError, match=r"module of your own.*torch.onnx.export\(dopant.revert\("):
+        export(tmp_path / "model", tmp_path / "m.onnx")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from dopant.errors import InputError
 from dopant.ops import sparse
@@ -220,3 +220,19 @@ def test_one_bank_of_one_row_is_all_of_it() -> None:
 def test_impossible_banks(k: int, banks: int) -> None:
     with pytest.raises(InputError, match=r"cannot choose .* of 6 entries|cannot cut 3 columns into . banks"):
         balanced_mask(torch.ones(2, 3), k, banks)
+
+
+def test_a_program_that_torch_exports_has_the_product() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.values = nn.Parameter(torch.randn(7))
+            self.register_buffer("rows", torch.tensor([0, 0, 1, 3, 3, 4, 4]))
+            self.register_buffer("columns", torch.tensor([1, 2, 0, 0, 3, 1, 2]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return sparse_linear(x, self.values, self.rows, self.columns, 5)
+
+    product, x = Product().eval(), torch.randn(3, 4)
+    exported = torch.export.export(product, (x,)).module()
+    torch.testing.assert_close(exported(x), product(x))

@@ -15,7 +15,7 @@ from dopant.bench.record import Part
 from dopant.bench.subject import Array, Subject
 from dopant.errors import BenchError
 from dopant.export.extra import extra
-from dopant.export.graph import IR_VERSION, OPSET, Graph
+from dopant.export.graph import IR_VERSION, LARGEST, OPSET, Graph
 
 _TRIAL_SECONDS = 0.1
 
@@ -24,7 +24,16 @@ def plain_model(subject: Subject, part: Part) -> Any:
     """The dense model as an `onnx.ModelProto` with the standard LSTM operator, its matrices initializers.
 
     Inputs `x` ((time, batch, hidden) float32, or token ids (time, batch)), `h0`, `c0`; outputs `y`, `h`, `c`.
+
+    Raises:
+        BenchError: the model is too large for an ONNX file.
     """
+    dense = subject.dense_lstm if part == "lstm" else subject.dense
+    if (size := 4 * sum(parameter.numel() for parameter in dense.parameters())) > LARGEST:
+        raise BenchError(
+            f"the dense model takes {size:,} bytes, and an ONNX file can hold {LARGEST:,}; "
+            "leave onnxruntime and onnxruntime-int8 out of --engines, or measure a smaller model"
+        )
     graph, hidden, make = Graph(), subject.config.hidden, extra("onnx.helper")
     x = "x"
     if part == "token":

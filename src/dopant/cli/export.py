@@ -13,7 +13,7 @@ from dopant.cli.options import Json, Quiet
 from dopant.cli.output import say, show, show_json
 
 if TYPE_CHECKING:
-    from dopant.export.write import Exported
+    from collections.abc import Callable
 
 EXAMPLE = "dopant export runs/first/doped-kronecker --out model.onnx --layout expand --verify"
 
@@ -53,9 +53,10 @@ def export(
 
     if corpus is not None and not verify:
         raise InputError("--corpus is what --verify reads; give --verify too, or leave --corpus out")
-    written = run(folder, out, layout, force=force)  # type: ignore[arg-type]  # it says which there are
+    found: dict[str, Any] = {}
+    check = _checker(folder, corpus, found) if verify else None
+    written = run(folder, out, layout, force=force, check=check)  # type: ignore[arg-type]  # it says which there are
     say(f"{written.path}: {written.bytes:,} bytes, layout {written.layout}", quiet=quiet)
-    found = _verify(folder, written, corpus) if verify else {}
     if as_json:
         show_json({**asdict(written), "path": str(written.path), **({"verified": found} if verify else {})})
     elif verify:
@@ -64,18 +65,24 @@ def export(
             show(f"perplexity {found['perplexity_onnx']:,.4f}, that of the model {found['perplexity']:,.4f}")
 
 
-def _verify(folder: Path, written: Exported, corpus: str | None) -> dict[str, Any]:
+def _checker(folder: Path, corpus: str | None, found: dict[str, Any]) -> Callable[[Path], None]:
+    """What holds a file to the model and leaves its findings in `found`; all that it needs is there when this ends."""
     from dopant.data import read_corpus
+    from dopant.export.extra import extra
     from dopant.export.verify import OnnxModel, check_perplexity, logits_difference
     from dopant.recipes.setting import encode, load_with_tokenizer
     from dopant.storage.folder import load_model
 
-    model = load_model(folder).model
-    onnx = OnnxModel(written.path, model.config)
-    found = {"logits": logits_difference(model, onnx)}
-    if corpus is not None:
-        texts = encode(read_corpus(corpus), load_with_tokenizer(folder)[1])
-        found["perplexity"] = texts.perplexity(model, "test")
-        found["perplexity_onnx"] = texts.perplexity(onnx, "test")
-        check_perplexity(found["perplexity"], found["perplexity_onnx"])
-    return found
+    extra("onnxruntime")
+    texts = None if corpus is None else encode(read_corpus(corpus), load_with_tokenizer(folder)[1])
+
+    def check(file: Path) -> None:
+        model = load_model(folder).model
+        onnx = OnnxModel(file, model.config)
+        found["logits"] = logits_difference(model, onnx)
+        if texts is not None:
+            found["perplexity"] = texts.perplexity(model, "test")
+            found["perplexity_onnx"] = texts.perplexity(onnx, "test")
+            check_perplexity(found["perplexity"], found["perplexity_onnx"])
+
+    return check

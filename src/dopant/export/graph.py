@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dopant.errors import InputError
 from dopant.export.extra import extra
 
 OPSET = 17
 IR_VERSION = 8  # the one of opset 17's time; older runtimes refuse newer ones
+LARGEST = 2**31 - 2**20  # bytes of constants: a protobuf message can have 2**31 - 1, and nodes take some too
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -29,6 +31,7 @@ class Graph:
         self.root: Graph = self if outer is None else outer.root
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        self.bytes = 0  # of the initializers
         self._kept: dict[object, Any] = {}
         self._names: set[str] = set()
 
@@ -47,7 +50,17 @@ class Graph:
         self.nodes.append(extra("onnx.helper").make_node("Identity", [value], [name]))
 
     def constant(self, array: Array, name: str) -> str:
-        """An array under a name of its own."""
+        """An array under a name of its own.
+
+        Raises:
+            InputError: the constants together are too large for a file.
+        """
+        self.root.bytes += array.nbytes
+        if self.root.bytes > LARGEST:
+            raise InputError(
+                f"the model takes more than {LARGEST:,} bytes, the most that an ONNX file can hold; "
+                "store it in fewer (--values int8), or compress more of it"
+            )
         name = self._new_name(name)
         self.root.initializers.append(extra("onnx.numpy_helper").from_array(np.ascontiguousarray(array), name))
         return name

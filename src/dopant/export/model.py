@@ -21,7 +21,6 @@ from dopant.structures import StructuredWeight
 from dopant.version import VERSION
 
 Layout = Literal["expand", "scan", "step"]
-LARGEST = 2**31 - 1  # bytes that a protobuf message can have
 
 
 def make_model(model: LanguageModel, layout: Layout, storages: Mapping[str, Storage] | None = None) -> Any:
@@ -194,8 +193,6 @@ class _Export:
             producer_version=VERSION,
         )
         make.set_model_props(proto, {"dopant.layout": self.layout})
-        if proto.ByteSize() > LARGEST:
-            raise InputError(f"the model takes {proto.ByteSize():,} bytes; an ONNX file has {LARGEST:,} at most")
         return proto
 
 

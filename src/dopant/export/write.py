@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dopant.errors import InputError
+from dopant.errors import InputError, KindError
 from dopant.export.model import Layout, make_model
+from dopant.storage.config import LANGUAGE_MODEL
 from dopant.storage.folder import load_model
+from dopant.storage.read import read_headers
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,14 @@ class Exported:
     nodes: int
 
 
-def export(folder: str | Path, out: str | Path, layout: Layout = "expand", *, force: bool = False) -> Exported:
+def export(
+    folder: str | Path,
+    out: str | Path,
+    layout: Layout = "expand",
+    *,
+    force: bool = False,
+    check: Callable[[Path], None] | None = None,
+) -> Exported:
     """Write a model folder as an ONNX file, whole or not at all, its values stored as in the folder.
 
     Args:
@@ -36,10 +46,12 @@ def export(folder: str | Path, out: str | Path, layout: Layout = "expand", *, fo
         out: the file.
         layout: see `dopant.export.model.make_model`.
         force: replace an old file.
+        check: called with what was written before it gets its name; an error leaves no file, and an old one alone.
 
     Raises:
         InputError: the file is there already, or is a folder; an unknown layout; onnx is not installed.
         FileError: the folder cannot be read.
+        KindError: it is of another module than a language model.
         OSError: the file cannot be written.
     """
     out = Path(out)
@@ -49,12 +61,19 @@ def export(folder: str | Path, out: str | Path, layout: Layout = "expand", *, fo
         raise InputError(f"{out} exists already; choose another name, or replace it with force")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is no folder; make it first, or write to another place")
+    if read_headers(folder).config.kind != LANGUAGE_MODEL:
+        raise KindError(
+            f"{folder} holds the weights of a module of your own, and what is exported is a language model; have "
+            "torch export it, with matrices formed: torch.onnx.export(dopant.revert(dopant.from_pretrained(module, folder)), …)"
+        )
     loaded = load_model(folder)
     storages = {name: entry.storage for name, entry in loaded.config.weights.items()}
     proto = make_model(loaded.model, layout, storages)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.write_bytes(proto.SerializeToString())
+        if check is not None:
+            check(part)
         part.replace(out)
     except BaseException:
         part.unlink(missing_ok=True)
