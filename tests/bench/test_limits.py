@@ -19,6 +19,7 @@ def test_reading_is_the_limit_of_one_stream_and_multiplying_of_many() -> None:
     cost = Cost(macs=150_000, stored_bytes=500_000)
     assert least_us(cost, Cost(), LIMITS, SIZES, "step", 1, "warm") == 5.0  # 500 kB at 100 GB/s; 3 µs to multiply
     assert least_us(cost, Cost(), LIMITS, SIZES, "step", 32, "warm") == 96.0
+    assert least_us(cost, Cost(), LIMITS, SIZES, "step", 32, "warm", "fast") == 5.0  # bytes, not floats, are multiplied
     assert least_us(cost, Cost(), LIMITS, SIZES, "step", 1, "flushed") == 25.0
     assert least_us(cost, Cost(), LIMITS, SIZES, "sequence", 1, "warm") == 175.0
     assert least_us(Cost(stored_bytes=32_000_000), Cost(), LIMITS, SIZES, "step", 1, "warm") == 1600.0

@@ -48,16 +48,24 @@ def needed(model: LanguageModel, part: Part) -> tuple[Cost, Cost]:
 
 
 def least_us(
-    layers: Cost, decoder: Cost, limits: Limits, sizes: dict[str, int], case: CaseName, batch: int, caches: Caches
+    layers: Cost,
+    decoder: Cost,
+    limits: Limits,
+    sizes: dict[str, int],
+    case: CaseName,
+    batch: int,
+    caches: Caches,
+    precision: str = "exact",
 ) -> float:
     """The longer of reading the weights and of multiplying, one thread: layers once a step, the decoder for 32 tokens.
 
-    They are read from the smallest cache that holds them, from memory where caches are flushed before a single step.
+    Of `fast`, which multiplies bytes, reading alone: what the machine is known to multiply are floats. Weights are read
+    from the smallest cache that holds them, from memory where caches are flushed before a single step.
     """
     steps, total = STEPS[case], layers + decoder
     fits = [level for level in sorted(sizes) if sizes[level] >= total.stored_bytes]
     level = "DRAM" if not fits or (caches == "flushed" and case == "step") else fits[0]
     gb_per_s = limits.bandwidth_gb_per_s.get(level, limits.bandwidth_gb_per_s["DRAM"])
     read = steps * layers.stored_bytes + ceil(steps * batch / _TOGETHER) * decoder.stored_bytes
-    multiplying = 2.0 * total.macs * batch * steps / limits.fma_gflops / 1e3
+    multiplying = 2.0 * total.macs * batch * steps / limits.fma_gflops / 1e3 if precision == "exact" else 0.0
     return round(max(read / gb_per_s / 1e3, multiplying), 2)

@@ -30,8 +30,9 @@ class Row(Kept):
         median_us: median of the rounds, microseconds.
         spread_us: between the quartiles of the rounds.
         rounds: calls that were timed.
-        limit_us: the least that this machine's memory and arithmetic allow for what our engine reads and multiplies;
-            None for others, and where the limits are not known.
+        limit_us: the least that this machine's memory and arithmetic allow for what our engine reads and, in
+            `exact`, multiplies; None for others, and where the limits are not known. In records of before it was told
+            apart, that of `fast` counts multiply-adds of float32, too.
     """
 
     engine: str

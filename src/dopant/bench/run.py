@@ -205,7 +205,7 @@ def _least(
 ) -> float | None:
     if limits is None or engine.name != "dopant":
         return None
-    return least_us(*needed(subject.model, part), limits, cache_sizes(), case, batch, caches)
+    return least_us(*needed(subject.model, part), limits, cache_sizes(), case, batch, caches, engine.precision)
 
 
 def _memory(

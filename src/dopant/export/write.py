@@ -64,7 +64,8 @@ def export(
     if read_headers(folder).config.kind != LANGUAGE_MODEL:
         raise KindError(
             f"{folder} holds the weights of a module of your own, and what is exported is a language model; have "
-            "torch export it, with matrices formed: torch.onnx.export(dopant.revert(dopant.from_pretrained(module, folder)), …)"
+            "torch export it, with matrices formed: "
+            "torch.onnx.export(dopant.revert(dopant.from_pretrained(module, folder)), …)"
         )
     loaded = load_model(folder)
     storages = {name: entry.storage for name, entry in loaded.config.weights.items()}
