@@ -159,3 +159,12 @@ def test_a_terminal_without_unicode_gets_the_rest(comparison: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"25.0?" in done.stdout
+
+
+def test_colours_are_left_out_where_nobody_wants_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("dopant.cli.guard.say", said.append)
+    for value in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", value)
+        failing(InputError("no"))
+    assert ["\x1b" in text for text in said] == [True, False]

@@ -33,6 +33,9 @@ def test_the_width_is_that_of_columns_or_of_the_terminal(tmp_path: Path, monkeyp
         assert width(file) == 77
         monkeypatch.setenv("COLUMNS", "60")
         assert width(file) == 60
+        monkeypatch.setenv("COLUMNS", "0")
+        assert width(file) == 77
+        monkeypatch.setenv("COLUMNS", "60")
     assert stdout().width == 60
 
 

@@ -39,7 +39,10 @@ def dopant(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 refused with a message, 130 interrupted."""
+    """Run the command line and exit.
+
+    0 done, 1 a mistake in dopant, 2 refused with a message, 130 interrupted, 141 whoever read the output is gone.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no × still gets the rest

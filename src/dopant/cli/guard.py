@@ -40,7 +40,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if code == BROKEN_PIPE:
                 _close_stdout()
             elif message:
-                say(f"{typer.style('error:', fg='red', bold=True)} {message}")
+                plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org
+                say(f"{'error:' if plain else typer.style('error:', fg='red', bold=True)} {message}")
             raise typer.Exit(code) from None
 
     return run

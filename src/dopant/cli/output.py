@@ -36,7 +36,9 @@ def width(stream: TextIO) -> int | None:
     """Characters a line may have, by COLUMNS or the terminal; None where neither says so."""
     stated = os.environ.get("COLUMNS", "")
     try:
-        return int(stated) if stated.isdecimal() else os.get_terminal_size(stream.fileno()).columns or None
+        return (
+            int(stated) if stated.isdecimal() and int(stated) else os.get_terminal_size(stream.fileno()).columns or None
+        )
     except (OSError, ValueError):  # no terminal, no file
         return None
 
