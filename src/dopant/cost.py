@@ -75,12 +75,12 @@ def sparse_value_bytes(rows: int, nonzeros: int, storage: Storage) -> int:
 def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int:
     """Expected bytes of the indices of `nonzeros` entries thrown at random on `positions` places.
 
-    Gaps between neighbours are then geometric with density p = nonzeros / positions and q = 1 - p, so that a gap
+    They leave nonzeros + 1 gaps, about geometric: P(gap >= g) = q^g with the q that gives them their mean. Then a gap
     holds q^255 / (1 - q^255) escapes on average, and a Rice quotient of parameter k is q^(2^k) / (1 - q^(2^k)).
     """
     if nonzeros == 0:
         return 0
-    q = 1.0 - nonzeros / positions
+    q = (positions - nonzeros) / (positions + 1)
     if storage.indices == "gaps":
         return nonzeros + round(nonzeros * _geometric_quotient(q, ESCAPE))
     unary_bits, remainder_bits = min(

@@ -53,6 +53,15 @@ def test_random_patterns_take_what_cost_expects(code: Indices, density: float) -
     assert index_bytes(positions, total, code) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("count", [1, 2, 10, 100])
+def test_few_non_zeros_take_what_cost_expects_on_average(count: int) -> None:
+    total, random = 100_000, np.random.default_rng(0)
+    taken = [
+        encode_gaps(np.sort(random.choice(total, count, replace=False))).size for _ in range(max(20, 2000 // count))
+    ]
+    assert np.mean(taken) == pytest.approx(expected_index_bytes(total, count, Storage()), rel=0.05)
+
+
 def test_gaps_by_hand() -> None:
     # Gaps of 0, 254, 255 and 600 places: 255 is the skip, so 255 takes two bytes and 600 three.
     positions = np.cumsum(np.array([0, 254, 255, 600]) + 1) - 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +11,12 @@ from dopant.errors import PlanError
 from dopant.plan.target import Target, parse_bytes, parse_target
 
 
-@pytest.mark.parametrize("value", ["25x", "25", " 25 X", "25×", "2.5e1x", 25, 25.0])
+@pytest.mark.parametrize("value", ["25x", "25", " 25 X", "25×", "2.5e1x", 25, 25.0, np.int64(25), np.float32(25)])
 def test_a_factor(value: str | float) -> None:
-    assert parse_target(value) == Target(factor=25.0, count="bytes", scope="lstm")
+    target = parse_target(value)
+    assert target == Target(factor=25.0, count="bytes", scope="lstm")
+    assert type(target.factor) is float
+    assert parse_bytes(np.int64(25)) == 25
 
 
 @pytest.mark.parametrize(

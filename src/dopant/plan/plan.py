@@ -49,7 +49,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern and, where it differs from the plan's, the method or structure for what it matches."""
+    """A pattern and, where it differs from the plan's, the method or structure for what it matches.
+
+    Method `dense` keeps a weight dense within the plan's budget and in its storage; `ignore` leaves one out of both.
+    """
 
     pattern: str
     method: str | None = None
@@ -234,7 +237,8 @@ def make_plan(
 
     Args:
         model: a module with structured weights, or its weights' places.
-        method: one of `METHODS`; `dense` leaves every weight dense and ignores the target and the storage.
+        method: one of `METHODS`; where it is `dense` for all weights, they stay dense and float32 whatever the target
+            and the storage.
         target: a `Target`, or what `parse_target` reads, then with `count` and `scope`.
         target_bytes: bytes, also as 1.2MB; instead of `target`.
         storage: how the numbers of the weights decided about are written; all others stay float32. A model that the

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Literal, get_args
 
 from dopant.errors import PlanError
@@ -103,8 +104,10 @@ def parse_target(value: str | float, count: Count = "bytes", scope: str = "lstm"
                 f"target {value!r} is no number; write a factor such as 25x, or bytes such as 1.2MB"
             ) from None
         return Target(factor=number, count=count, scope=scope)
-    if not _is_number(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise PlanError(f"target {value!r} is no number; write a factor such as 25x, or bytes such as 1.2MB")
+    if not _is_number(value):  # such as NumPy's
+        value = float(value)
     return Target(factor=float(value) if _is_finite(value) else value, count=count, scope=scope)
 
 
@@ -114,7 +117,7 @@ def parse_bytes(value: str | int) -> int:
     Raises:
         PlanError: `value` is no number of bytes above zero.
     """
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, Real)):
         raise PlanError(f"{value!r} is no number of bytes; write 1200000 or 1.2MB")
     parts = _BYTES.fullmatch(str(value).strip())
     if not parts:
