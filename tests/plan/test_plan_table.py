@@ -51,6 +51,13 @@ def test_the_table_tells_what_is_no_structured_weight() -> None:
     assert "no structured" not in plan_table(make_plan(PLACES, target="25x"))
 
 
+def test_the_table_tells_what_of_the_budget_is_not_used() -> None:
+    tiny = [Place("lstm.weight_l0", (512, 256), 4, lstm=True), Place("lstm.weight_l1", (512, 256), 4, lstm=True)]
+    table = plan_table(make_plan(tiny, method="lmf", target="25x", count="parameters"))
+    assert "(scope: lstm); 1,269 of 10,485 parameters not used, the method's sizes being too coarse" in table
+    assert "not used" not in plan_table(make_plan(tiny, target="25x", count="parameters"))
+
+
 def test_layers_without_a_size_are_refused() -> None:
     with pytest.raises(PlanError, match=r"'0.weight' has no size yet; run the model once"):
         make_plan(convert(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 8))), target="4x", scope="model")

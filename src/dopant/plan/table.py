@@ -20,6 +20,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 """(heading, key of the record) of each column."""
 NUMBERS = 3
 """So many of the last columns are numbers."""
+_UNUSED = 0.02  # the part of a budget that may be left without a word
 _NAMED = 3  # tensors outside structured weights that are named
 
 
@@ -30,7 +31,7 @@ def totals(plan: Plan) -> list[str]:
         lines += _sums("all", plan.total())
     if plan.rest is not None and plan.rest.tensors:
         lines.append(_rest(plan.rest, plan.whole()))
-    lines.append(f"stored as {plan.storage}; target: {plan.target or 'none'}")
+    lines.append(f"stored as {plan.storage}; target: {plan.target or 'none'}{_unused(plan)}")
     lines += [f"pattern {pattern!r}: {count} weight{'s' * (count != 1)}" for pattern, count in plan.matches]
     return lines
 
@@ -56,6 +57,16 @@ def _sums(what: str, total: Total) -> list[str]:
         f"{weights}, bytes: {cost.stored_bytes:,} of {dense.stored_bytes:,}, {reading(total.byte_factor)}",
         f"{weights}, MACs: {cost.macs:,} of {dense.macs:,}",
     ]
+
+
+def _unused(plan: Plan) -> str:
+    if plan.target is None:
+        return ""
+    scope = plan.scope()
+    limit = plan.target.limit(scope.dense.parameters)
+    left = limit - (scope.cost.parameters if plan.target.count == "parameters" else scope.cost.stored_bytes)
+    coarse = f"; {left:,} of {limit:,} {plan.target.count} not used, the method's sizes being too coarse"
+    return coarse if left > _UNUSED * limit else ""
 
 
 def _rest(rest: Rest, whole: Total) -> str:
