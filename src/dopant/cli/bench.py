@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Count, Force, Json, Quiet, Seed, Target, overrides
+from dopant.cli.options import Count, Force, Json, Quiet, Seed, Target, overrides, words
 from dopant.cli.output import say, show_json, stdout
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ def bench(
     from dopant.report.records import write_kept
 
     settings = Settings(
-        engines=_words(engines),
-        parts=_words(part),  # type: ignore[arg-type]  # Settings says which there are
-        cases=_words(case),  # type: ignore[arg-type]
+        engines=tuple(words(engines)),
+        parts=tuple(words(part)),  # type: ignore[arg-type]  # Settings says which there are
+        cases=tuple(words(case)),  # type: ignore[arg-type]
         batches=_numbers("--batch", batch),
         threads=_threads(threads),
-        caches=_words(caches),  # type: ignore[arg-type]
+        caches=tuple(words(caches)),  # type: ignore[arg-type]
         seconds=seconds,
         memory=memory,
     )
@@ -149,15 +149,11 @@ def _untrained(
     return made, f"{model}, untrained, {method} at {recipe.plan_target()}"
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     from dopant.errors import InputError
 
     numbers = []
-    for word in _words(text):
+    for word in words(text):
         if not re.fullmatch(r"-?[0-9]{1,6}", word):
             raise InputError(f"{option} takes whole numbers joined by commas, such as 1,8,32; got {word[:40]!r}")
         numbers.append(int(word))
@@ -168,7 +164,7 @@ def _threads(text: str) -> tuple[int, ...]:
     from dopant.report.records import find_machine
 
     cores = find_machine(1).cores
-    return _numbers("--threads", ",".join(str(cores) if word == "all" else word for word in _words(text)))
+    return _numbers("--threads", ",".join(str(cores) if word == "all" else word for word in words(text)))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from dopant.cli.options import (
     TargetOrRecipes,
     Values,
     overrides,
+    words,
 )
 from dopant.cli.output import say
 from dopant.cli.plans import say_plans
@@ -104,7 +105,7 @@ def compare(
         report = run(
             corpus,
             model,
-            methods=None if methods is None else [name.strip() for name in methods.split(",") if name.strip()],
+            methods=None if methods is None else words(methods),
             out=out,
             overrides=overrides(
                 settings,

@@ -76,3 +76,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no mess
 def overrides(settings: list[str] | None, **given: str | int | None) -> list[str | Override]:
     """The flags as settings of a recipe, where given; `--set` comes last and wins."""
     return [*flags(**given), *(settings or [])]
+
+
+def words(text: str) -> list[str]:
+    """The parts of a list joined by commas, each once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Json, Quiet
+from dopant.cli.options import Json, Quiet, words
 from dopant.cli.output import say, show, show_json
 from dopant.cli.progress import progress
 from dopant.cli.show_report import show_report
@@ -86,8 +86,8 @@ def results(
             found = run(
                 experiment,
                 corpus,
-                rows=_listed(rows),
-                seeds=_numbers(seeds),
+                rows=None if rows is None else words(rows),
+                seeds=None if seeds is None else _numbers(seeds),
                 out=out,
                 runs=runs,
                 jobs=jobs,
@@ -136,13 +136,9 @@ def counted(states: Sequence[State]) -> str:
     return f"{len(states)} runs: {told}; {sum(state.make for state in states)} to be made now{for_them}"
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    numbers = _listed(text)
-    for number in numbers or ():
+def _numbers(text: str) -> list[int]:
+    numbers = words(text)
+    for number in numbers:
         if not (number.isascii() and number.isdecimal()):
             raise InputError(f"--seeds {text}: {number!r} is no seed; write whole numbers such as 0,1,2")
-    return None if numbers is None else [int(number) for number in numbers]
+    return [int(number) for number in numbers]
