@@ -201,11 +201,15 @@ def test_an_lstm_alone(joint: bool, tmp_path: Path) -> None:
     assert torch.equal(back(x)[0], ours.eval()(x)[0])
 
 
-def test_a_layer_left_as_it_was_that_is_tied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_layer_left_as_it_was_that_is_tied(tmp_path: Path, device: str) -> None:
     ours = convert(Tagger(tie=True, bidirectional=False).eval(), ignore=["head.out"])
     save_pretrained(ours, tmp_path / "model")
-    back = from_pretrained(Tagger(tie=True, bidirectional=False), tmp_path / "model")
+    with torch.device(device):
+        skeleton = Tagger(tie=True, bidirectional=False)
+    back = from_pretrained(skeleton, tmp_path / "model")
     assert torch.equal(back(TOKENS), ours(TOKENS))
+    assert back.head["out"].weight is back.words.weight.matrix
 
 
 class Skeleton(nn.Module):

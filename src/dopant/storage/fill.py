@@ -14,6 +14,7 @@ from dopant.storage.contents import Contents
 from dopant.storage.pack import Layout, TensorType
 from dopant.storage.read import Headers, check_finite
 from dopant.structures.base import StructuredWeight
+from dopant.structures.dense import DenseWeight
 
 _TORCH_LAYERS = (nn.Linear, nn.Embedding, nn.LSTM)
 
@@ -72,9 +73,14 @@ def fill(
     for name, tensor in tensors.items():
         if name in parameters:
             check_finite(name, tensor)
+    ties: dict[int, Tensor] = {}  # matrices that layers of torch's may be tied to
     for name, (module, attribute) in parts.places.items():
-        setattr(module, attribute, _like(getattr(module, attribute), weights[config.tied.get(name, name)]))
-    _make_room(model, parts)
+        old = getattr(module, attribute)
+        new = _like(old, weights[config.tied.get(name, name)])
+        if isinstance(old, DenseWeight) and isinstance(new, DenseWeight):
+            ties[id(old.matrix)] = new.matrix
+        setattr(module, attribute, new)
+    _make_room(model, parts, ties)
     model.load_state_dict({name: tensors[config.tied.get(name, name)] for name in parts.plain}, strict=False)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
@@ -84,11 +90,16 @@ def fill(
             )
 
 
-def _make_room(model: nn.Module, parts: Contents) -> None:
-    """Memory on the CPU for plain tensors on the meta device, of their type; shared ones stay shared."""
-    made: dict[int, Tensor] = {}
+def _make_room(model: nn.Module, parts: Contents, made: dict[int, Tensor]) -> None:
+    """Memory on the CPU for plain tensors on the meta device, of their type; shared ones stay shared.
+
+    Args:
+        model: is changed.
+        parts: of the model as it was.
+        made: what has taken the place of tensors already, by their id.
+    """
     for tensor in parts.plain.values():
-        if tensor.is_meta:
+        if tensor.is_meta and id(tensor) not in made:
             room = torch.empty_like(tensor, device="cpu")
             made[id(tensor)] = nn.Parameter(room, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else room
     for module in model.modules():
