@@ -58,6 +58,13 @@ def test_the_table_tells_what_of_the_budget_is_not_used() -> None:
     assert "not used" not in plan_table(make_plan(tiny, target="25x", count="parameters"))
 
 
+def test_the_table_tells_where_sizes_have_few_divisors() -> None:
+    found = [Place("prime", (10_007, 650)), Place("even", (10_000, 650))]
+    table = plan_table(make_plan(found, target="25x", count="parameters", scope="model"))
+    assert "prime: the Kronecker product takes 38 % of the parameters and has rank 10 of 650" in table
+    assert "even: " not in table
+
+
 def test_layers_without_a_size_are_refused() -> None:
     with pytest.raises(PlanError, match=r"'0.weight' has no size yet; run the model once"):
         make_plan(convert(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 8))), target="4x", scope="model")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dopant.plan.columns import text_table, wrapped
+from dopant.plan.families import product_rank
 from dopant.plan.plan import Plan, Rest, Total
 from dopant.plan.words import reading
+from dopant.structures.doped import Doped
+from dopant.structures.kronecker import Kronecker
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("weight", "name"),
@@ -21,6 +24,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 NUMBERS = 3
 """So many of the last columns are numbers."""
 _UNUSED = 0.02  # the part of a budget that may be left without a word
+_POOR = 0.25  # of a doped weight's numbers: what a product of full rank takes less than
 _NAMED = 3  # tensors outside structured weights that are named
 
 
@@ -32,6 +36,7 @@ def totals(plan: Plan) -> list[str]:
     if plan.rest is not None and plan.rest.tensors:
         lines.append(_rest(plan.rest, plan.whole()))
     lines.append(f"stored as {plan.storage}; target: {plan.target or 'none'}{_unused(plan)}")
+    lines += _poor_products(plan)
     lines += [f"pattern {pattern!r}: {count} weight{'s' * (count != 1)}" for pattern, count in plan.matches]
     return lines
 
@@ -67,6 +72,24 @@ def _unused(plan: Plan) -> str:
     left = limit - (scope.cost.parameters if plan.target.count == "parameters" else scope.cost.stored_bytes)
     coarse = f"; {left:,} of {limit:,} {plan.target.count} not used, the method's sizes being too coarse"
     return coarse if left > _UNUSED * limit else ""
+
+
+def _poor_products(plan: Plan) -> list[str]:
+    """Of doped weights whose products take many of the numbers without full rank."""
+    lines = []
+    for weight in plan.weights:
+        structure, (rows, columns) = weight.structure, weight.shape
+        if weight.method is None or not isinstance(structure, Doped) or not isinstance(structure.base, Kronecker):
+            continue
+        share = structure.base.cost(weight.shape).parameters / weight.cost.parameters
+        rank = product_rank(weight.shape, structure.base)
+        if share > _POOR and rank < min(weight.shape):
+            lines.append(
+                f"{weight.name}: the Kronecker product takes {100 * share:.0f} % of the parameters and has rank "
+                f"{rank:,} of {min(weight.shape):,}; sizes with more divisors than {rows:,}×{columns:,} "
+                "have a smaller one of full rank"
+            )
+    return lines
 
 
 def _rest(rest: Rest, whole: Total) -> str:
