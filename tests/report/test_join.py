@@ -54,6 +54,7 @@ def test_what_differs_among_joined_rows_is_told(report: Report) -> None:
     assert alike.protocol.differing == ()
     assert "differ" not in words.protocol_line(alike)
     assert "by the\nsame schedule" in make_page(alike)
+    assert "same schedule" not in make_page(join([pruning]))
     other = join([dense, pruning, learnt(lmf, epochs=99, target="3x", storage="float16 values")])
     assert other.protocol.differing == ("epochs", "target", "storage")
     assert "Rows differ in epochs, target, storage; told are the first's. dopant" in words.protocol_line(other)

@@ -116,6 +116,13 @@ def test_the_result_stands_at_the_top_in_words(read: Reader) -> None:
     assert "then come Doped HMD (+4.3 %), Doped Kronecker, co-matrix dropout (+4.4 %) and Doped LMF (+4.9 %)." in text
 
 
+def test_a_second_dense_row_is_no_way_to_make_the_model_small(report: Report) -> None:
+    more = report.rows[0].model_copy(update={"label": "Dense, trained on", "loss_percent": 0.1})
+    page = make_page(report.model_copy(update={"rows": (*report.rows, more)}))
+    assert "then come Doped HMD (+4.3 %)" in page
+    assert "Dense, trained on (" not in page
+
+
 def test_every_row_and_every_weight_is_there(read: Reader, report: Report) -> None:
     text = plain(read.text)
     for row in report.rows:

@@ -96,7 +96,7 @@ def _title(report: Report) -> str:
 
 def _runners_up(report: Report) -> str:
     """The three compressed rows after the best, in order of their validation perplexity, with their losses."""
-    rest = [row for row in report.rows if row is not report.best and row.loss_percent is not None]
+    rest = [row for row in report.rows if row is not report.best and not row.dense and row.loss_percent is not None]
     rest.sort(key=lambda row: inf if row.perplexity_valid is None else row.perplexity_valid)
     named = [f"{row.label} ({words.percent(row.loss_percent)})" for row in rest[:3]]
     return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]])) if named else ""
