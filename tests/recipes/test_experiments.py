@@ -9,7 +9,7 @@ import pytest
 from dopant.errors import InputError, RecipeError
 from dopant.recipes.experiments import FILE, Trial, flat, read_experiment
 from dopant.recipes.planning import plan_recipes
-from dopant.recipes.run import label
+from dopant.recipes.row_label import label
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.parent for path in (ROOT / "experiments").glob(f"*/{FILE}"))

@@ -18,7 +18,7 @@ from dopant.layers import slots
 from dopant.plan.methods import METHODS
 from dopant.recipes.places import Places, alone
 from dopant.recipes.read import recipe_from
-from dopant.recipes.run import device_name, label, meet_byte_target, report_trained, run_recipe, schedule
+from dopant.recipes.run import device_name, meet_byte_target, report_trained, run_recipe, schedule
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
 from dopant.report.report import Report, read_report
@@ -90,73 +90,6 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
     overlays = [slot.weight.overlay.values for slot in slots(model) if isinstance(slot.weight, DopedWeight)]
     assert row.nonzeros_in_file == sum(int((values != 0).sum()) for values in overlays)
     assert 0.9 * row.nonzeros < row.nonzeros_in_file <= row.nonzeros
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"method": "kronecker"}, "Kronecker alone"),
-        ({"method": "kronecker", "joint": False}, "Kronecker alone, x and h apart"),
-        (
-            {"method": "kronecker", "joint": False, "structure": {"per_gate": True}},
-            "Kronecker alone, x and h apart, gate by gate",
-        ),
-        ({"structure": {"per_bank": 4}}, "Doped Kronecker, 4 non-zeros in a bank"),
-        ({"structure": {"shapes": [[64, 4], [8, 32]]}}, "Doped Kronecker, 64×4 ⊗ 8×32"),
-        ({"method": "hmf"}, "Hybrid, x and h apart (HMF)"),
-        ({"method": "hmd", "structure": {"per_gate": False}}, "Hybrid (HMD), all gates as one"),
-        ({"method": "hmf", "joint": True}, "Hybrid, x and h apart (HMF), x and h together"),
-        (
-            {"method": "doped-kronecker", "training": {"co_matrix_dropout": {"rate": 0.1, "begin": 0.05, "end": 0.2}}},
-            "Doped Kronecker, co-matrix dropout 0.1 from 5% to 20%",
-        ),
-        ({"start": "dense", "target": "2x"}, "Doped Kronecker, fit to dense"),
-        ({"method": "dense", "start": "dense"}, "Dense, trained on"),
-        (
-            {"method": "lmf", "training": {"distillation": {"weight": 0.25, "temperature": 2.0}}},
-            "Low rank (LMF), distilled 0.25 at temperature 2",
-        ),
-        ({"training": {"distillation": {"weight": 1.0}}}, "Doped Kronecker, distilled 1"),
-        ({"training": {"sparsify": {"allocation": "global"}}}, "Doped Kronecker, pruned globally"),
-        ({"method": "lmf", "training": {"sparsify": {"allocation": "global"}}}, "Low rank (LMF)"),
-        ({"model": {"size": "medium"}}, "Doped Kronecker"),
-        ({"training": {"average_from": 0.4}, "start": "dense"}, "Doped Kronecker, averaged, fit to dense"),
-        ({"method": "dense", "training": {"co_matrix_dropout": {"rate": 0.1}}}, "Dense"),
-        ({"method": "lmf", "training": {"co_matrix_dropout": {"rate": 0.1}}}, "Low rank (LMF), row dropout 0.1"),
-        ({"method": "lmf", "training": {"co_matrix_dropout": {"rate": 0.1, "path": "whole"}}}, "Low rank (LMF)"),
-        (
-            {"training": {"co_matrix_dropout": {"rate": 0.1, "path": "overlay"}}},
-            "Doped Kronecker, co-matrix dropout 0.1 of overlay",
-        ),
-        (
-            {"method": "pruning", "structure": {"kind": "low_rank", "rank": 2}},
-            "Magnitude pruning as given: low_rank",
-        ),
-        (
-            {
-                "structure": {
-                    "kind": "doped",
-                    "base": {"kind": "low_rank", "rank": 2},
-                    "overlay": {"kind": "sparse", "nonzeros": 9},
-                }
-            },
-            "Doped Kronecker as given: doped (low_rank, sparse)",
-        ),
-        ({"model": {"size": "medium", "dropout": 0.35}}, "Doped Kronecker, dropout 0.35"),
-    ],
-)
-def test_a_label_tells_rows_of_one_method_apart(changes: dict[str, Any], expected: str) -> None:
-    model = {"joint": changes.pop("joint", None), **changes.pop("model", {})}
-    assert label(recipe_from({**changes, "model": model})) == expected
-
-
-@pytest.mark.parametrize(("method", "tells"), [("doped-lmf", True), ("pruning", True), ("lmf", False)])
-def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) -> None:
-    recipe = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6}}})
-    assert label(recipe) == label(recipe, usual_end=0.6)
-    assert label(recipe, usual_end=0.5) == label(recipe) + ", pruned until 60%" * tells
-    globally = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6, "allocation": "global"}}})
-    assert label(globally, usual_end=0.5) == label(recipe) + ", pruned globally until 60%" * tells
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.read import read_recipe, shipped_recipes, written_keys
-from dopant.recipes.run import check_device, label, model_name
+from dopant.recipes.row_label import label
+from dopant.recipes.run import check_device, model_name
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense
 from dopant.recipes.side_by_side import Job, Listener, run_jobs

@@ -19,7 +19,8 @@ from dopant.recipes.experiments import Experiment, Trial, read_experiment
 from dopant.recipes.making import goes_on, in_the_way, is_there, is_worked_on, to_be_made
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
-from dopant.recipes.run import check_device, label
+from dopant.recipes.row_label import label
+from dopant.recipes.run import check_device
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.recipes.states import State, kept_settings, record_file, state_of
 from dopant.report.drawing import WIDE

@@ -12,7 +12,8 @@ from dopant.data import Corpus
 from dopant.errors import DopantError, InputError, RecipeError
 from dopant.recipes.experiments import Experiment, Trial, flat
 from dopant.recipes.read import recipe_from
-from dopant.recipes.run import label, schedule
+from dopant.recipes.row_label import label
+from dopant.recipes.run import schedule
 from dopant.recipes.schema import Recipe
 from dopant.report.report import ExperimentRun, Report, read_report
 

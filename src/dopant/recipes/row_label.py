@@ -1,0 +1,88 @@
+"""What a row is called: its method for readers, with what sets its recipe apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dopant.models import LanguageModelConfig
+from dopant.models.sizes import SIZES
+from dopant.plan.methods import method_named
+from dopant.recipes.schema import Recipe
+from dopant.train.settings import CoMatrixDropout
+
+LABELS = {
+    "dense": "Dense",
+    "pruning": "Magnitude pruning",
+    "lmf": "Low rank (LMF)",
+    "hmd": "Hybrid (HMD)",
+    "hmf": "Hybrid, x and h apart (HMF)",
+    "kronecker": "Kronecker alone",
+    "hybrid-kronecker": "Hybrid Kronecker",
+    "doped-kronecker": "Doped Kronecker",
+    "doped-lmf": "Doped low rank",
+    "doped-hmd": "Doped hybrid",
+}
+
+
+def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
+    """The method's name for readers, with what sets this run apart.
+
+    Args:
+        recipe: of the run.
+        usual_end: where most others stop pruning, as a fraction of training; None to leave this out.
+    """
+    distillation = recipe.training.distillation
+    name = LABELS.get(recipe.method, recipe.method) + _layout(recipe) + _row_dropout(recipe)
+    usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
+    if recipe.model.dropout != usual["dropout"]:
+        name += f", dropout {recipe.model.dropout:g}"
+    name += ", averaged" * (recipe.training.average_from < 1.0)
+    sparsify = recipe.training.sparsify
+    told = " globally" if sparsify.allocation == "global" else ""
+    told += f" until {sparsify.end:.0%}" if usual_end is not None and sparsify.end != usual_end else ""
+    if recipe.prunes and told:
+        name += f", pruned{told}"
+    if recipe.start == "dense":
+        name += ", trained on" if recipe.method == "dense" else ", fit to dense"
+    if distillation.weight > 0.0:
+        name += f", distilled {distillation.weight:g}"
+        name += f" at temperature {distillation.temperature:g}" if distillation.temperature != 1.0 else ""
+    return name
+
+
+def _row_dropout(recipe: Recipe) -> str:
+    """Co-matrix dropout of two paths, or what is left of it where a weight has one: there rows alone can be dropped."""
+    dropout, two = recipe.training.co_matrix_dropout, recipe.method.startswith("doped-")
+    if dropout.rate == 0.0 or recipe.method == "dense" or not (two or dropout.path in ("both", "overlay")):
+        return ""
+    of = f" of {dropout.path}" if two and dropout.path != "both" else ""
+    spans = (f" {word} {at:.0%}" for word, at, all_of_it in _spans(dropout) if at != all_of_it)
+    return f", {'co-matrix' if two else 'row'} dropout {dropout.rate:g}{of}{''.join(spans)}"
+
+
+def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:
+    """From where to where in training it acts, and what would be all of it."""
+    return ("from", dropout.begin, 0.0), ("to", dropout.end, 1.0)
+
+
+def _layout(recipe: Recipe) -> str:
+    """Of what the structures are, where the recipe says so: the method has its own idea of that."""
+    options = recipe.structure or {}
+    if "kind" in options:
+        return f" as given: {_kinds(options)}"
+    words = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
+    if options.get("shapes") is not None and recipe.method != "kronecker":  # alone, they are what the factor tells
+        words += ", " + " ⊗ ".join(f"{rows}×{columns}" for rows, columns in options["shapes"])
+    if options.get("per_bank") is not None:
+        words += f", {options['per_bank']} non-zeros in a bank"
+    if recipe.joint == method_named(recipe.method).joint:
+        return words
+    return (", x and h together" if recipe.joint else ", x and h apart") + words
+
+
+def _kinds(structure: Mapping[str, Any]) -> str:
+    """Of a whole structure, what is in it: ``doped (kronecker, sparse)``."""
+    inner = [_kinds(value) for value in structure.values() if isinstance(value, Mapping)]
+    inner += [_kinds(part) for part in structure.get("parts", ())]
+    return str(structure["kind"]) + (f" ({', '.join(dict.fromkeys(inner))})" if inner else "")
