@@ -60,6 +60,16 @@ def test_a_narrow_picture_uses_the_short_names(report: Report) -> None:
     assert "doped-kronecker" in texts(training_curves(report, NARROW, "a"))
 
 
+def test_a_label_that_does_not_fit_gives_way_to_the_short_name(report: Report) -> None:
+    long = report.rows[-1].model_copy(update={"label": "a long name, " * 12, "folder": "short"})
+    many = report.model_copy(update={"rows": (*report.rows[:-1], long)})
+    for picture, value in ((perplexity_against_bytes, f"{long.perplexity_test:.2f}"), (training_curves, "")):
+        found = texts(picture(many, WIDE, "a"))
+        assert any(text.startswith("short " + value) for text in found)
+        assert not any(text.startswith("a long name") for text in found)
+        assert any(text.startswith(report.rows[1].label) for text in found)  # the others keep theirs
+
+
 @WIDTHS
 def test_no_label_lies_on_another(width: int, report: Report) -> None:
     labels = [f"{name} {row.perplexity_test:.2f}" for row in report.rows for name in (row.label, row.folder)]

@@ -22,13 +22,21 @@ _LINE = 17.0  # pixels from one label to the next
 
 @dataclass(frozen=True)
 class Mark:
-    """A label and the point it belongs to, in pixels from the picture's lower left."""
+    """A label and the point it belongs to, in pixels from the picture's lower left.
+
+    `short` stands for `text` where that would not fit into the picture.
+    """
 
     text: str
+    short: str
     colour: str
     x: float
     y: float
     bold: bool = False
+
+    def fitting(self, room: float) -> str:
+        """What to write into so many pixels."""
+        return self.text if CHARACTER * len(self.text) <= room else self.short
 
 
 def make_axes(picture: Picture, left: float, right: float, top: float, bottom: float) -> Axes:
@@ -98,6 +106,7 @@ def label_points(axes: Axes, marks: Sequence[Mark]) -> None:
     """Labels right of the points in the left part, left of those in the right part, none over another."""
     box = axes.get_window_extent()
     middle = box.x0 + 0.6 * box.width
+    width = axes.figure.bbox.width
     aligned = max((mark.x for mark in marks if mark.x < middle), default=box.x0) + 16
     labels = []  # (mark, x, side, wanted y)
     for mark in marks:
@@ -105,8 +114,8 @@ def label_points(axes: Axes, marks: Sequence[Mark]) -> None:
             labels.append((mark, mark.x + 16 if aligned - mark.x > 90 else aligned, "left", mark.y))
         else:  # below the dashed line of the dense model
             labels.append((mark, mark.x + 6, "right", mark.y - 13))
-    ends = [x + CHARACTER * len(mark.text) for mark, x, side, _ in labels if side == "left"]
-    starts = [x - CHARACTER * len(mark.text) for mark, x, side, _ in labels if side == "right"]
+    ends = [x + CHARACTER * len(mark.fitting(width - x)) for mark, x, side, _ in labels if side == "left"]
+    starts = [x - CHARACTER * len(mark.fitting(x)) for mark, x, side, _ in labels if side == "right"]
     together = [labels] if max(ends, default=0.0) > min(starts, default=math.inf) else [
         [label for label in labels if label[2] == side] for side in ("left", "right")
     ]  # fmt: skip
@@ -125,6 +134,7 @@ def label_ends(axes: Axes, marks: Sequence[Mark]) -> None:
 
 
 def _label(axes: Axes, mark: Mark, x: float, y: float, side: str) -> None:
+    width = axes.figure.bbox.width
     if side == "left":
         axes.annotate(
             "", (mark.x + 6, mark.y), (x - 3, y), xycoords="figure pixels", textcoords="figure pixels",
@@ -132,10 +142,10 @@ def _label(axes: Axes, mark: Mark, x: float, y: float, side: str) -> None:
             annotation_clip=False,
         )  # fmt: skip
     axes.annotate(
-        mark.text,
+        mark.fitting(width - x if side == "left" else x),
         (x, y),
         xycoords="figure pixels",
-        size=_TEXT if axes.figure.bbox.width > NARROW else SMALL,
+        size=_TEXT if width > NARROW else SMALL,
         color=COLOURS[mark.colour],
         weight="bold" if mark.bold else "normal",
         ha=side,

@@ -88,6 +88,7 @@ def perplexity_against_bytes(report: Report, width: int, name: str) -> str | Non
         marks = [
             Mark(
                 f"{_name(row, width)} {words.perplexity(height)}",
+                f"{row.folder} {words.perplexity(height)}",
                 colour,
                 *pixels(axes, size, height),
                 row is report.best,
@@ -120,14 +121,15 @@ def training_curves(report: Report, width: int, name: str) -> str | None:
             draw_line(axes, picture, epochs, values, colour, words.summary(row, report), row is report.best)
             end = next(i for i in reversed(range(len(values))) if not math.isnan(values[i]))
             shown = "" if width == NARROW else f" {words.perplexity(values[end], 1)}"
-            ends.append((_name(row, width) + shown, values[end], colour, epochs[end], row is report.best))
+            names = (_name(row, width) + shown, row.folder + shown)
+            ends.append((names, values[end], colour, epochs[end], row is report.best))
         epochs = [point.epoch for row, _ in drawn for point in row.curves]
         axes.set_xlim(min(epochs), max(max(epochs), min(epochs) + 1))
         everything = [_number(point.valid_perplexity) for row, _ in drawn for point in row.curves]
         scale_perplexity(axes, everything, always_log=True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         caption(picture, axes, "validation perplexity, logarithmic scale", "epoch")
-        marks = [Mark(label, colour, *pixels(axes, epoch, value), bold) for label, value, colour, epoch, bold in ends]
+        marks = [Mark(*names, colour, *pixels(axes, epoch, value), bold) for names, value, colour, epoch, bold in ends]
         label_ends(axes, marks)
 
     return render(picture, paint)
@@ -172,7 +174,7 @@ def loss_against_factor(report: Report, width: int, name: str) -> str | None:
             axes.plot(xs, ys, marker="o", markersize=4.5, linestyle="none", color=COLOURS[colour], zorder=4)
             ends.append((label, colour, *points[-1], number == 0))
         caption(picture, axes, "loss against dense", f"times fewer {counted} ({words.scope(report.protocol)})")
-        label_ends(axes, [Mark(label, colour, *pixels(axes, x, y), bold) for label, colour, x, y, bold in ends])
+        label_ends(axes, [Mark(label, label, colour, *pixels(axes, x, y), bold) for label, colour, x, y, bold in ends])
 
     return render(picture, paint)
 
@@ -203,7 +205,7 @@ def path_contributions(row: Row, width: int, name: str) -> str | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         caption(picture, axes, title, "step")
-        label_ends(axes, [Mark(label, colour, *pixels(axes, x, y)) for label, colour, x, y in ends])
+        label_ends(axes, [Mark(label, label, colour, *pixels(axes, x, y)) for label, colour, x, y in ends])
 
     def paint(picture: Picture) -> None:
         if width > NARROW:
