@@ -66,7 +66,7 @@ class BenchError(DopantError):
     """A measurement that would mean nothing."""
 
 
-def in_words(error: BaseException) -> str:
+def as_sentence(error: BaseException) -> str:
     """An error of anybody's in a sentence for users; of a mistake in dopant, its type and first line."""
     if isinstance(error, DopantError):
         return str(error)

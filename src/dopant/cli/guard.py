@@ -11,7 +11,7 @@ from typing import ParamSpec
 import typer
 
 from dopant.cli.output import say
-from dopant.errors import TRACEBACK, in_words, is_foreseen
+from dopant.errors import TRACEBACK, as_sentence, is_foreseen
 
 REFUSED = 2
 INTERRUPTED = 130  # as the shell has it for SIGINT
@@ -54,9 +54,9 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, BrokenPipeError):
         return "", BROKEN_PIPE
     if is_foreseen(error):
-        return in_words(error), REFUSED
+        return as_sentence(error), REFUSED
     return (
-        f"{in_words(error)}\n"
+        f"{as_sentence(error)}\n"
         f"This is a mistake in dopant, not yours. {TRACEBACK}=1 in the environment shows where it is.",
         MISTAKE_OF_OURS,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dopant.data import Corpus
-from dopant.errors import TRACEBACK, DopantError, InputError, TrainingError, in_words
+from dopant.errors import TRACEBACK, DopantError, InputError, TrainingError, as_sentence
 from dopant.recipes.places import Places
 from dopant.recipes.run import report_trained, run_recipe
 from dopant.recipes.schema import Recipe
@@ -166,7 +166,7 @@ def _work(answer: Connection, job: Job, corpus: Corpus, threads: int, options: d
     except Exception as error:  # of a worker nobody else sees it
         if os.environ.get(TRACEBACK) == "1":
             traceback.print_exc()
-        answer.send((TrainingError, f"{job.name}: {in_words(error)}"))
+        answer.send((TrainingError, f"{job.name}: {as_sentence(error)}"))
 
 
 def _end_with_parent() -> None:
