@@ -1,7 +1,8 @@
 // A sparse weight: which form it is kept in, for any number of lanes.
 //
 // Where the processor has permutes and dot instructions for bytes, 8-bit values lie in banks, or else in panels; other values,
-// and 8-bit ones where it has the permutes of AVX-512 for floats alone, in panels of floats; all else in slices with gaps.
+// and 8-bit ones where it has the permutes of AVX-512 for floats alone, in panels of floats; with AVX2 in fast 8-bit values in
+// units for shuffles; all else in slices with gaps.
 #pragma once
 
 #include <memory>
@@ -14,6 +15,7 @@
 #include "sparse_float_panels.hpp"
 #include "sparse_gaps.hpp"
 #include "sparse_panels.hpp"
+#include "sparse_shuffles.hpp"
 #include "weight.hpp"
 
 namespace dopant {
@@ -37,7 +39,9 @@ class Sparse final : public Weight {
     return std::visit([](const auto& form) { return form.most_singly(); }, form_);
   }
 
-  bool gains_by_lanes() const override { return std::is_same_v<Form, std::variant<SparseGaps<T>>>; }
+  bool gains_by_lanes() const override {
+    return std::visit([](const auto& form) { return std::is_same_v<decltype(form), const SparseGaps<T>&>; }, form_);
+  }
 
   // Slow: a weight that is there to be looked up is a SparseLookup.
   void row(int i, float* out) const override {
@@ -65,19 +69,22 @@ class Sparse final : public Weight {
   using Form = std::conditional_t<sizeof(T) == 1, std::variant<SparsePanels, SparseBanks>, std::variant<SparseFloatPanels<T>>>;
 #elif defined(__AVX512F__) && defined(__AVX512BW__)
   using Form = std::variant<SparseFloatPanels<T>>;
+#elif defined(__AVX2__)
+  using Form = std::conditional_t<sizeof(T) == 1, std::variant<SparseGaps<T>, SparseShuffles>, std::variant<SparseGaps<T>>>;
 #else
   using Form = std::variant<SparseGaps<T>>;
 #endif
 
   static Form form_of(const std::vector<Entry<T>>& entries, int rows, int columns, bool exact) {
-    if constexpr (std::is_same_v<Form, std::variant<SparseGaps<T>>>)
-      return SparseGaps<T>::from(entries);
-    else if constexpr (std::variant_size_v<Form> == 1)
-      return std::variant_alternative_t<0, Form>::from(entries, rows, columns);
-    else {
-      if (auto banks = std::variant_alternative_t<1, Form>::from(entries, rows, columns, exact)) return std::move(*banks);
-      return std::variant_alternative_t<0, Form>::from(entries, rows, columns, exact);
-    }
+    using First = std::variant_alternative_t<0, Form>;
+    if constexpr (std::variant_size_v<Form> > 1)
+      if (auto found = std::variant_alternative_t<1, Form>::from(entries, rows, columns, exact)) return std::move(*found);
+    if constexpr (std::is_same_v<First, SparseGaps<T>>)
+      return First::from(entries);
+    else if constexpr (std::variant_size_v<Form> > 1)
+      return First::from(entries, rows, columns, exact);
+    else
+      return First::from(entries, rows, columns);
   }
 
   // f(row, column, value) for every entry that is not zero.

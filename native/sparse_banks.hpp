@@ -1,11 +1,9 @@
-// A sparse matrix whose non-zeros spread evenly, of 8-bit values, for any number of lanes.
+// A sparse matrix whose non-zeros spread evenly, in banks (banks.hpp), of 8-bit values, for any number of lanes.
 //
-// Banks are equal strips of columns, so many that 4 non-zeros of each row fall into each (`per_bank` of a structure sees
-// to that while training). A unit is what 16 rows have in a bank: 64 slots, a byte of local column index and a value
-// each. As every row has its slots in every bank, nothing needs an order or a list of its own, sums stay in registers,
-// and the digits of x (bytes.hpp) that a permute chooses from are as narrow as the bank: a register or two where the panels
-// of any matrix (sparse_panels.hpp) take four. 64 slots are one permute (of two registers at once) and one dot instruction
-// for each digit. Four units of a bank, 64 rows, lie together and share the loads of x. Lanes come one after the other,
+// A unit is what 16 rows have in a bank: 64 slots, a byte of local column index and a value each. Sums stay in registers, and
+// the digits of x (bytes.hpp) that a permute chooses from are as narrow as the bank: a register or two where the panels of any
+// matrix (sparse_panels.hpp) take four. 64 slots are one permute (of two registers at once) and one dot instruction for each
+// digit. Four units of a bank, 64 rows, lie together and share the loads of x. Lanes come one after the other,
 // while units are in the first-level cache: there is one form for a single lane and for many. What a row has in a bank
 // beyond 4 is left to gaps.
 #pragma once
@@ -15,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "banks.hpp"
 #include "byte_lanes.hpp"
 #include "layout.hpp"
 #include "sparse_gaps.hpp"
@@ -27,36 +26,34 @@ struct SparseBanks {
   static constexpr int kHeight = 16;       // rows of a unit
   static constexpr int kUnits = 4;         // of a bank, that lie together
   static constexpr int kGroup = kUnits * kHeight;
-  static constexpr int kEach = 4;          // slots of a row in a unit
+  static constexpr int kEach = Banks::kEach;  // slots of a row in a unit
   static constexpr int kMostRegisters = 4;  // of a digit of x, in a bank: an index is a byte
   static constexpr size_t kUnitBytes = 128;
 
-  int rows = 0, columns = 0;
-  bool exact = false;          // x in as many digits as it takes, not one
-  int registers = 0;           // of a digit of x, in a bank
-  std::vector<int32_t> edges;  // of banks: their first columns, and the end
+  int rows = 0;
+  bool exact = false;  // x in as many digits as it takes, not one
+  Banks banks;
+  int registers = 0;  // of a digit of x, in a bank
   AlignedVector<uint8_t> units;  // group after group of rows, bank after bank: 64 bytes of index, 64 values, four times
   AlignedVector<int32_t> begins;  // what each row's sum of first digits begins with, as these have an offset
   SparseGaps<int8_t> rest;
 
   int most_singly() const { return exact ? kFew : 10; }
-  int banks() const { return static_cast<int>(edges.size()) - 1; }
   int groups() const { return (rows + kGroup - 1) / kGroup; }
-  size_t bytes() const { return (edges.size() + begins.size()) * 4 + units.size() + rest.bytes(); }
+  size_t bytes() const { return (banks.edges.size() + begins.size()) * 4 + units.size() + rest.bytes(); }
 
   // Entries in the order of rows. None if they do not spread so evenly that this is faster than panels.
   static std::optional<SparseBanks> from(const std::vector<Entry<int8_t>>& entries, int rows, int columns, bool exact) {
-    if (entries.empty()) return std::nullopt;
-    const size_t a_row = static_cast<size_t>(rows) * kEach, widest = kMostRegisters * 64;
-    const size_t fewest = std::max((entries.size() + a_row - 1) / a_row, (columns + widest - 1) / widest);
-    // One more: a few entries may have been dropped after training.
-    for (size_t banks = fewest; banks <= std::min<size_t>(fewest + 1, columns); ++banks) {
-      SparseBanks result(rows, columns, static_cast<int>(banks), exact);
-      if (!result.suits(entries)) continue;
-      result.fill(entries);
-      return result;
-    }
-    return std::nullopt;
+    // In cycles, measured: a unit here, one of panels, of which a quarter is filled up at best, and an entry of gaps.
+    const double unit = 3.5, in_panels = 6.0 * 1.25 / 64.0, in_gaps = 1.5;
+    const int units = (rows + kGroup - 1) / kGroup * kUnits;  // of a bank
+    auto banks = Banks::of(entries, rows, columns, kMostRegisters * 64, [=, &entries](const Banks& some, size_t left) {
+      return units * some.count() * unit + left * in_gaps <= static_cast<double>(entries.size()) * in_panels;
+    });
+    if (!banks) return std::nullopt;
+    SparseBanks result(rows, std::move(*banks), exact);
+    result.fill(entries);
+    return result;
   }
 
   // f(row, column, value) for every entry that is not zero.
@@ -82,43 +79,21 @@ struct SparseBanks {
  private:
   static constexpr size_t kChunkBytes = 20 << 10;  // of units, while they serve one lane after the other
 
-  SparseBanks(int rows, int columns, int banks, bool exact) : rows(rows), columns(columns), exact(exact) {
-    for (int bank = 0; bank <= banks; ++bank)
-      edges.push_back(static_cast<int32_t>(static_cast<int64_t>(bank) * columns / banks));
-    registers = ((columns + banks - 1) / banks + 63) / 64;
-  }
+  SparseBanks(int rows, Banks banks, bool exact)
+      : rows(rows), exact(exact), banks(std::move(banks)), registers((this->banks.widest() + 63) / 64) {}
 
-  size_t group_bytes() const { return banks() * kUnits * kUnitBytes; }
-
-  // f(entry, bank, how many of its row came before it in this bank).
-  template <class F>
-  void each_placed(const std::vector<Entry<int8_t>>& entries, F f) const {
-    int row = -1, bank = 0, n = 0;
-    for (const auto& entry : entries) {
-      if (entry.row != row) row = entry.row, bank = 0, n = 0;
-      while (static_cast<int32_t>(entry.column) >= edges[bank + 1]) ++bank, n = 0;
-      f(entry, bank, n++);
-    }
-  }
-
-  // In cycles, measured: a unit here, one of panels, of which a quarter is filled up at best, and an entry of gaps.
-  bool suits(const std::vector<Entry<int8_t>>& entries) const {
-    const double unit = 3.5, in_panels = 6.0 * 1.25 / 64.0, in_gaps = 1.5;
-    double left = 0.0;
-    each_placed(entries, [&](const auto&, int, int n) { left += n >= kEach; });
-    return groups() * kUnits * banks() * unit + left * in_gaps <= static_cast<double>(entries.size()) * in_panels;
-  }
+  size_t group_bytes() const { return static_cast<size_t>(banks.count()) * kUnits * kUnitBytes; }
 
   void fill(const std::vector<Entry<int8_t>>& entries) {
     units.assign(groups() * group_bytes(), 0);
     begins.assign(static_cast<size_t>(groups()) * kGroup, 0);
     std::vector<Entry<int8_t>> left;
-    each_placed(entries, [&](const auto& entry, int bank, int n) {
+    banks.each_placed(entries, [&](const auto& entry, int bank, int n) {
       if (n >= kEach) return left.push_back(entry);
       const int place = entry.row % kGroup;
       uint8_t* unit = units.data() + entry.row / kGroup * group_bytes() + (bank * kUnits + place / kHeight) * kUnitBytes;
       const int k = place % kHeight * kEach + n;
-      unit[k] = static_cast<uint8_t>(static_cast<int32_t>(entry.column) - edges[bank]);
+      unit[k] = static_cast<uint8_t>(static_cast<int32_t>(entry.column) - banks.edges[bank]);
       unit[64 + k] = static_cast<uint8_t>(entry.value);
       begins[entry.row] -= kByteZero * static_cast<int32_t>(entry.value);
     });
@@ -129,11 +104,11 @@ struct SparseBanks {
   void each_in_units(F f) const {
     const uint8_t* unit = units.data();
     for (int group = 0; group < groups(); ++group)
-      for (int bank = 0; bank < banks(); ++bank)
+      for (int bank = 0; bank < banks.count(); ++bank)
         for (int first = group * kGroup; first < (group + 1) * kGroup; first += kHeight, unit += kUnitBytes)
           for (int k = 0; k < 64; ++k) {
             const auto value = static_cast<int8_t>(unit[64 + k]);
-            if (value != 0) f(first + k / kEach, static_cast<uint16_t>(edges[bank] + unit[k]), value);
+            if (value != 0) f(first + k / kEach, static_cast<uint16_t>(banks.edges[bank] + unit[k]), value);
           }
   }
 
@@ -146,8 +121,8 @@ struct SparseBanks {
         y[row * stride + k] += (scales == nullptr ? 1.0f : scales[row]) * value * x[column * stride + k];
       });
     };
-    const ByteRoom room(count, exact, Strips{edges.data(), banks(), registers * 64}, arena);
-    if (stride > 1) transpose(x, stride, columns, count, room.x, room.width);
+    const ByteRoom room(count, exact, Strips{banks.edges.data(), banks.count(), registers * 64}, arena);
+    if (stride > 1) transpose(x, stride, banks.columns(), count, room.x, room.width);
     in_turns(room, stride > 1 ? room.x : x, arena, slowly, [&](const ByteLane* lanes, const ByteScales& scale_of_lane) {
       multiply(scales, lanes, count, scale_of_lane, y, stride, arena);
     });
@@ -247,7 +222,7 @@ struct SparseBanks {
           }
         const uint8_t* unit = group + from * kUnitBytes;
         size_t strip = 0;
-        for (int bank = 0; bank < banks(); ++bank, unit += kUnits * kUnitBytes, strip += R * 64) {
+        for (int bank = 0; bank < banks.count(); ++bank, unit += kUnits * kUnitBytes, strip += R * 64) {
           __m512i x[L][D][R];
 #pragma GCC unroll 4
           for (int l = 0; l < L; ++l)

@@ -1,6 +1,7 @@
 // Vectors of floats, by the compilers' vector extension: the same source serves SSE, AVX2, AVX-512 and NEON.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -227,6 +228,22 @@ inline void store_first(float* p, Vec<W> v, int count) {
   std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
 #endif
 }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The largest magnitude; not finite if any number is not.
+inline float largest_size(const float* x, int count) {
+  __m256i largest = _mm256_setzero_si256();  // as integers: so a NaN counts as larger than any number
+  for (int i = 0; i < count; i += 8) {
+    const Vec<8> numbers = count - i >= 8 ? load<8>(x + i) : load_first(x + i, count - i);
+    largest = _mm256_max_epi32(largest, _mm256_and_si256((__m256i)numbers, _mm256_set1_epi32(0x7fffffff)));
+  }
+  int32_t bits = 0;
+  for (int lane = 0; lane < 8; ++lane) bits = std::max(bits, ((IntVec<8>)largest)[lane]);
+  float size;
+  std::memcpy(&size, &bits, sizeof size);
+  return size;
+}
+#endif
 
 // As `widen`, of `count` numbers; of eight-bit ones a whole register is read.
 inline Vec<W> widen_first(const float* p, int count) { return load_first(p, count); }

@@ -197,7 +197,12 @@ inline void check_sparse() {
         check_others_stay(sparse(name, pattern, lookup, kind, random), random);
       }
     };
-    // Banks of one to four registers, where values are of 8 bits; the others take panels.
+    // Banks of one to four registers, or of one to eight tables, where values are of 8 bits; the others take panels or gaps.
+    with("even, banks of 9", 64, 45, [](int) { return 20; });
+    with("even, banks of 16", 64, 64, [](int) { return 16; });
+    with("even, banks of 25", 48, 50, [](int) { return 8; });
+    with("even, twenty banks of 34", 136, 680, [](int) { return 80; });
+    with("even, banks of 128", 121, 384, [](int) { return 12; });
     with("even", 70, 131, [](int) { return 12; });
     with("even", 33, 300, [](int) { return 12; });
     with("even", 48, 561, [](int) { return 12; });
