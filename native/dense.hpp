@@ -50,19 +50,21 @@ class Dense final : public Weight {
   bool shares_rows() const override { return true; }
 
   void row(int i, float* out) const override {
-    const T* from = values_.data() + static_cast<size_t>(i) * columns;
+    const T* from = values_of(i);
     const float scale = scale_of(i);
     for (int j = 0; j < columns; ++j) out[j] += scale * from[j];
   }
 
   size_t bytes() const override { return values_.size() * sizeof(T) + scales_.size() * 4; }
 
+  // Whole registers may be read.
+  const T* values_of(int row) const { return values_.data() + static_cast<size_t>(row) * columns; }
+  float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }
+
  private:
   static constexpr bool kInt8 = sizeof(T) == 1;
   static constexpr int kRows = 3, kItems = W == 16 ? 8 : 4;  // of a block: its sums stay in registers
   static constexpr int kTile = 32;                         // rows of a GEMM
-
-  float scale_of(int row) const { return kInt8 ? scales_[row] : 1.0f; }
 
   template <class Do>
   void share(int block, Do todo) const {
@@ -75,7 +77,7 @@ class Dense final : public Weight {
     if constexpr (L > 1)
       if (items < L) return dot<R, L - 1>(row, bias, x, items, y);
     constexpr int chains = L == 1 ? 2 : 1;  // sums that do not wait for each other
-    const T* from = values_.data() + static_cast<size_t>(row) * columns;
+    const T* from = values_of(row);
     Vec<W> sums[chains][R][L] = {};
     const auto step = [&](int j, int chain, auto weight, auto activation) {
       Vec<W> weights[R];
@@ -112,7 +114,7 @@ class Dense final : public Weight {
 
   // A row times its scale, in whole registers.
   void widen_row(int row, float* to) const {
-    const T* from = values_.data() + static_cast<size_t>(row) * columns;
+    const T* from = values_of(row);
     const Vec<W> scale = all<W>(scale_of(row));
     for (int j = 0; j < columns; j += W) store<W>(to + j, scale * widen<W>(from + j));
   }
@@ -124,7 +126,7 @@ class Dense final : public Weight {
     });
   }
   void apply_tile(int row, int count, const float* x, float* y, int lanes) const {
-    const T* from = values_.data() + static_cast<size_t>(row) * columns;
+    const T* from = values_of(row);
     Matrix a{reinterpret_cast<const float*>(from), columns};
     Arena& arena = Arena::of_this_thread();
     Arena::Scope scope(arena);

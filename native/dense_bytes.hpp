@@ -11,6 +11,7 @@
 
 #include "bytes.hpp"
 #include "dense.hpp"
+#include "dense_shorts.hpp"
 
 namespace dopant {
 
@@ -193,6 +194,8 @@ inline WeightPointer make_dense_int8(int rows, int columns, const int8_t* values
                                      [[maybe_unused]] bool fast) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
   if (fast && columns <= kMostByteColumns) return std::make_shared<DenseBytes>(rows, columns, values, scales);
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  if (fast && columns <= DenseShorts::kMostColumns) return std::make_shared<DenseShorts>(rows, columns, values, scales);
 #endif
   return std::make_shared<Dense<int8_t>>(rows, columns, values, scales);
 }

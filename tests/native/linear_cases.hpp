@@ -184,6 +184,25 @@ inline void check_large_dense() {
   for (bool fast : {false, true}) check_shared(dense_int8(2001, 650, fast, random), random);
 }
 
+// Sums as large as they can be: all values and all activations at their limits.
+inline void check_full_dense() {
+  for (const int columns : {1, 650, 65536, 65537})
+    for (const int8_t value : {int8_t{127}, int8_t{-128}}) {
+      const int rows = 5;
+      const std::vector<int8_t> values(static_cast<size_t>(rows) * columns, value);
+      const std::vector<float> scales(rows, 0.5f);
+      const Case c("", dopant_dense_int8(rows, columns, values.data(), scales.data(), 1), Matrix(1, 1));
+      for (int batch : {1, 3, 8}) {
+        const std::vector<float> x(static_cast<size_t>(batch) * columns, -2.0f);
+        std::vector<float> y(static_cast<size_t>(batch) * rows);
+        dopant_linear(c.handle.get(), nullptr, x.data(), batch, y.data());
+        const float wanted = -1.0f * value * columns;
+        for (const float got : y)
+          check(std::fabs(got - wanted) <= 1e-3f * std::fabs(wanted), "%d columns of %d, batch %d: %g", columns, value, batch, got);
+      }
+    }
+}
+
 inline void check_sparse() {
   Random random(2);
   const int64_t too_many[] = {0, int64_t{1} << 31};

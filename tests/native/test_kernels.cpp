@@ -52,6 +52,7 @@ int main(int count, char** arguments) {
   if (count > 1 && std::strcmp(arguments[1], "--best") == 0) return std::puts(dopant_best_level()) < 0;
   check(dopant_version() == 5, "interface %d", dopant_version());
   check_dense();
+  check_full_dense();
   check_large_dense();
   check_sparse();
   check_magnitudes();
