@@ -118,7 +118,7 @@ class Kronecker final : public Weight {
     for (size_t f : order_) {
       const auto [m, n] = shapes_[f];
       const int behind = product_of(sizes, f + 1);
-      if (W < 16 || (behind == 1 ? m : behind) < W / 2 || m * n > kept) return 1;
+      if (W < 8 || (behind == 1 ? m : behind) < W / 2 || m * n > kept) return 1;
       sizes[f] = m;
     }
     return kFew;

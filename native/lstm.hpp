@@ -1,7 +1,7 @@
 // A stack of LSTM layers, one or two directions each, with state carried by the caller.
 //
 // Each step multiplies [x; h], or x and h. Of one sequence the inputs' part of many steps is computed at once where a weight
-// gains by it: a dense one does, and without the permutes of AVX-512 a sparse one.
+// gains by it: a dense one does, and a sparse one in gaps.
 #pragma once
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // A sparse weight: which form it is kept in, for any number of lanes.
 //
 // Where the processor has permutes and dot instructions for bytes, 8-bit values lie in banks, or else in panels; other values,
-// and 8-bit ones where it has the permutes of AVX-512 for floats alone, in panels of floats; with AVX2 in fast 8-bit values in
-// units for shuffles; all else in slices with gaps.
+// and 8-bit ones where it has the permutes of AVX-512 for floats alone, in panels of floats; with AVX2 in fast 8-bit values
+// that spread evenly in units for shuffles; all else in slices with gaps.
 #pragma once
 
 #include <memory>
@@ -69,7 +69,7 @@ class Sparse final : public Weight {
   using Form = std::conditional_t<sizeof(T) == 1, std::variant<SparsePanels, SparseBanks>, std::variant<SparseFloatPanels<T>>>;
 #elif defined(__AVX512F__) && defined(__AVX512BW__)
   using Form = std::variant<SparseFloatPanels<T>>;
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(__AVX512F__)
   using Form = std::conditional_t<sizeof(T) == 1, std::variant<SparseGaps<T>, SparseShuffles>, std::variant<SparseGaps<T>>>;
 #else
   using Form = std::variant<SparseGaps<T>>;

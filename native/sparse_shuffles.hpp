@@ -2,9 +2,9 @@
 //
 // One lane of x is rounded to bytes, and looked up in registers. A unit is what 8 rows have in a bank of 128 columns at most: 32
 // slots, a byte of local column index and a value each. A shuffle chooses one of 16 bytes by the lowest bits of an index, and
-// gives 0 if that is negative. So with index - 16 k, for each k, the table of the k-th 16 bytes of x xor those before gives, all
-// xor-ed together, the byte that is wanted: what comes before it cancels out, and what comes after it is 0. Of many lanes
-// every non-zero is a multiply-accumulate of floats (sparse_lanes.hpp), as with gaps: bytes would be no faster.
+// gives 0 if that is negative. Table k is the k-th 16 bytes of x xor the (k-1)-th. Looked up with index - 16 k, tables 0 to
+// index / 16 each give their byte at index % 16, and these xor to that of x; in later tables the index is negative. Of many
+// lanes every non-zero is a multiply-accumulate of floats (sparse_lanes.hpp), as with gaps: bytes would be no faster.
 #pragma once
 
 #include <cmath>
@@ -35,12 +35,12 @@ struct SparseShuffles {
   AlignedVector<int32_t> begins;  // what each row's sum begins with, as bytes of x have an offset
   SparseGaps<int8_t> rest;
 
-  int most_singly() const { return 4; }
+  int most_singly() const { return 6; }
   int blocks() const { return (rows + kHeight - 1) / kHeight; }
   size_t bytes() const { return (banks.edges.size() + begins.size()) * 4 + units.size() + rest.bytes(); }
 
-  // Entries in the order of rows. None if x is not to be rounded, or if they do not spread so evenly that many lanes take no
-  // longer than with gaps.
+  // Entries in the order of rows. None if x is not to be rounded, or if slots and what is left over are more than an eighth more
+  // than they are: of sixteen lanes and more each takes a multiply-accumulate.
   static std::optional<SparseShuffles> from(const std::vector<Entry<int8_t>>& entries, int rows, int columns, bool exact) {
     if (exact) return std::nullopt;
     const size_t a_bank = static_cast<size_t>((rows + kHeight - 1) / kHeight * kHeight * kEach);
@@ -129,7 +129,8 @@ struct SparseShuffles {
             f(block * kHeight + slot / kEach, static_cast<uint16_t>(banks.edges[bank] + unit[slot]), value);
   }
 
-  // Of 8 rows, slot after slot, 16 numbers apart: where x is for it, of so many lanes, and its value. Zeros beyond the last block.
+  // Of 8 rows, slot after slot, 16 numbers apart: where x is for it, of so many lanes, and its value, which is zero beyond the last
+  // block.
   void write_unit(int block, int bank, int lanes, int32_t* offsets, float* numbers) const {
     __m256i index = _mm256_setzero_si256(), values = index;
     if (block < blocks()) {

@@ -217,9 +217,11 @@ inline void check_sparse() {
       }
     };
     // Banks of one to four registers, or of one to eight tables, where values are of 8 bits; the others take panels or gaps.
-    with("even, banks of 9", 64, 45, [](int) { return 20; });
-    with("even, banks of 16", 64, 64, [](int) { return 16; });
-    with("even, banks of 25", 48, 50, [](int) { return 8; });
+    with("even, banks of 4", 64, 48, [](int) { return 48; });
+    with("even, banks of 32", 48, 128, [](int) { return 16; });
+    with("even, banks of 64", 40, 192, [](int) { return 12; });
+    with("even, banks of 80", 40, 240, [](int) { return 12; });
+    with("even, banks of 96", 40, 288, [](int) { return 12; });
     with("even, twenty banks of 34", 136, 680, [](int) { return 80; });
     with("even, banks of 128", 121, 384, [](int) { return 12; });
     with("even", 70, 131, [](int) { return 12; });

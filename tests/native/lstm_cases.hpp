@@ -226,7 +226,7 @@ inline void check_lstm_not_finite(const Network& network, int steps, int batch, 
   }
 }
 
-enum class Form { kDense, kSparse, kSparseInt8, kKronecker, kDoped, kBanks, kFastCell, kFast };
+enum class Form { kDense, kSparse, kSparseInt8, kKronecker, kDoped, kBanks, kFastCell, kFast, kFastBanks };
 
 inline Case lstm_weight(Form form, int rows, int columns, Random& random) {
   const auto count = [columns = columns](int r) { return r % 4 * columns / 6; };
@@ -240,9 +240,11 @@ inline Case lstm_weight(Form form, int rows, int columns, Random& random) {
     case Form::kSparseInt8: return sparse("overlay", pattern(), false, Values::kInt8, random);
     case Form::kKronecker: return product();
     case Form::kDoped: return sum(product(), sparse("overlay", pattern(), false, Values::kFloat, random));
-    case Form::kBanks: {
+    case Form::kBanks:
+    case Form::kFastBanks: {
+      const Values kind = form == Form::kBanks ? Values::kInt8 : Values::kFast;
       const Pattern even(rows, columns, [columns = columns](int) { return columns < 32 ? 0 : 4; }, random);
-      return sum(product(), sparse("overlay in banks", even, false, Values::kInt8, random));
+      return sum(product(), sparse("overlay in banks", even, false, kind, random));
     }
     case Form::kFast:
       return sum(kronecker(1, {rows, 1, 1, columns}, true, random),
@@ -261,10 +263,11 @@ constexpr double kTablesErr = 0.006;
 inline Network network_of(Form form, int inputs, int hidden, int projected, int layers, int directions, bool joint,
                           bool biased, Random& random, int wider = 0) {
   Network network{"LSTM of ", {}, directions};
-  network.fast = form == Form::kFastCell || form == Form::kFast;
+  const bool rounded = form == Form::kFast || form == Form::kFastBanks;
+  network.fast = rounded || form == Form::kFastCell;
   // 8-bit activations err by about a hundredth a step with weights as large as these, tables by a thousandth, and some of
   // it lasts: how much depends on the rounding of compilers.
-  if (network.fast) network.allowed = form == Form::kFast ? 0.06 : kTablesErr;
+  if (network.fast) network.allowed = rounded ? 0.06 : kTablesErr;
   if (form == Form::kDoped) network.allowed = 1.5e-5;  // of two sums of floats with large weights, where one is split in two
   for (int layer = 0, width = inputs; layer < layers; ++layer) {
     const int size = hidden + layer * wider, outputs = projected > 0 ? projected : size;
@@ -336,7 +339,7 @@ inline void check_lstms() {
                             {33, 2}, {1, 17}, {5, 17}, {3, 32}, {2, 33}, {2, 64}};
   int turn = 0;
   for (Form form : {Form::kDense, Form::kSparse, Form::kSparseInt8, Form::kKronecker, Form::kDoped,
-                    Form::kFastCell, Form::kFast, Form::kBanks})
+                    Form::kFastCell, Form::kFast, Form::kBanks, Form::kFastBanks})
     for (bool joint : {true, false})
       for (const auto& [inputs, hidden, projected] : sizes) {
         const int directions = 1 + turn % 2, layers = 1 + turn / 2 % 2;
