@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dopant.errors import InputError, RecipeError
+from dopant.plan.target import Target
 from dopant.recipes.experiments import FILE, Trial, flat, read_experiment
 from dopant.recipes.planning import plan_recipes
 from dopant.recipes.row_label import label
@@ -83,7 +84,6 @@ def test_some_rows_and_seeds(write: Write) -> None:
         ("rows: {lfm: [0]}\n", r"there is no recipe lfm\.yaml beside it; did you mean 'lmf'"),
         ("rows: {../other: [0]}\n", r"there is no recipe \.\./other\.yaml beside it"),
         ("rows: {dense: [0], lmf: [0], longer: [0]}\n", "training.epochs is 1 in dense.yaml and 2 in longer.yaml"),
-        ("rows: {lmf: [0], bytes: [0]}\n", "count is parameters in lmf.yaml and bytes in bytes.yaml"),
         ("rows: {lmf: [0], recovered: [0]}\n", "recovered.yaml needs a trained dense model, and no row is one; add a"),
         ("rows: {dense-on: [0]}\n", "dense-on.yaml needs a trained dense model, and no row is one"),
         (
@@ -171,6 +171,26 @@ def test_the_usual_end_of_pruning_is_that_of_most_rows(tmp_path: Path) -> None:
     assert read_experiment(tmp_path).usual_end is None
 
 
+def test_the_usual_target_is_that_of_most_compressed_rows_of_the_table(tmp_path: Path) -> None:
+    targets = {"a": "{target: 9x}", "b": "{target: 9x, method: lmf}", "c": "{target: 9x, count: parameters}"}
+    for row, text in (*targets.items(), ("dense", "{method: dense, target: 25x}"), ("more", "{method: dense}")):
+        (tmp_path / f"{row}.yaml").write_text(text)
+    sweep = "sweep: {rows: [c], targets: [2x, 3x, 4x], seeds: [1, 2, 3]}"
+    (tmp_path / FILE).write_text(f"rows: {{dense: [0], more: [0], c: [0, 1, 2, 3], a: [0], b: [0]}}\n{sweep}\n")
+    experiment = read_experiment(tmp_path)
+    assert experiment.usual_target == Target(factor=9.0)
+    recipes = {trial.row: trial.recipe for trial in experiment.trials}
+    told = {row: label(recipe, usual_target=experiment.usual_target) for row, recipe in recipes.items()}
+    assert told["a"] == "Doped Kronecker"
+    assert told["c"] == "Doped Kronecker, at 9x by parameters"
+    assert told["dense"] == "Dense"
+    assert told["c-2x"] == "Doped Kronecker, at 2x by parameters"
+    assert label(recipes["a"], usual_target=Target(bytes=1_000)) == "Doped Kronecker, at 9x by bytes"
+    assert label(recipes["c"]) == "Doped Kronecker"
+    (tmp_path / FILE).write_text("rows: {dense: [0]}\n")
+    assert read_experiment(tmp_path).usual_target is None
+
+
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     """Equal schedules (refused otherwise), ramps that begin alike, few dropouts, a label a row, every plan possible."""
@@ -178,7 +198,8 @@ def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     assert len(ramps(experiment.trials)) == 1
     assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.05, 0.1}
     table = {trial.row: trial.recipe for trial in experiment.trials if trial.row in experiment.rows}
-    assert len({label(recipe, usual_end=experiment.usual_end) for recipe in table.values()}) == len(table)
+    usual = {"usual_end": experiment.usual_end, "usual_target": experiment.usual_target}
+    assert len({label(recipe, **usual) for recipe in table.values()}) == len(table)
     if folder.name in ("ptb-small", "ptb-medium"):  # the paper's tables
         assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)
     recipes = {trial.row: trial.recipe for trial in experiment.trials}

@@ -97,6 +97,7 @@ def test_every_run_leaves_a_record_and_all_of_them_a_table(made: tuple[Path, Res
     assert read_report(place / "records" / "report.json") == found.report
     assert found.factors is not None
     assert [row.folder for row in found.factors.rows] == ["dense", "lmf-2x-seed0", "lmf"]
+    assert {row.label for row in found.factors.rows} == {"Dense", "Low rank (LMF)"}  # one line in the picture
     assert "<svg" in (place / "records" / "factors.svg").read_text()
 
 

@@ -79,9 +79,13 @@ class Target:
             return self.bytes
         return int(dense / Fraction(str(self.factor)))
 
+    @property
+    def size(self) -> str:
+        """In words, without the scope: "25x by parameters"."""
+        return f"{self.bytes:,} bytes" if self.bytes is not None else f"{self.factor:g}x by {self.count}"
+
     def __str__(self) -> str:
-        size = f"{self.bytes:,} bytes" if self.bytes is not None else f"{self.factor:g}x by {self.count}"
-        return f"{size} (scope: {self.scope})"
+        return f"{self.size} (scope: {self.scope})"
 
 
 def parse_target(value: str | float, count: Count = "bytes", scope: str = "lstm") -> Target:

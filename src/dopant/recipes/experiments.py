@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from dopant.errors import InputError, RecipeError, did_you_mean
-from dopant.plan.target import parse_target
+from dopant.plan.target import Target, parse_target
 from dopant.recipes.overrides import Override
 from dopant.recipes.read import checked, read_recipe, read_text
 from dopant.recipes.schema import Recipe, Section
@@ -20,12 +20,13 @@ from dopant.recipes.text import read_yaml
 
 FILE = "experiment.yaml"
 _ALIKE = (
-    "corpus", "tokenizer", "scope", "count", "model.size", "model.hidden", "model.layers", "model.init", "model.tied",
+    "corpus", "tokenizer", "scope", "model.size", "model.hidden", "model.layers", "model.init", "model.tied",
     "training.epochs", "training.batch", "training.unroll", "training.learning_rate", "training.clip", "training.tf32",
 )  # fmt: skip
 """Settings that all recipes of an experiment share: else a table of them would compare schedules, not structures.
 
-Dropout is not among them: what has fewer weights wants less of it. Where it is not the model's usual, labels say so.
+Dropout is not among them: what has fewer weights wants less of it. Where it is not the model's usual, labels say so,
+as where a target is not that of most rows.
 """
 
 _FALL = ("training.constant_epochs", "training.decay")
@@ -129,6 +130,13 @@ class Experiment:
         recipes = {trial.base: trial.recipe for trial in self.trials if trial.recipe.prunes}
         ends = [recipe.training.sparsify.end for recipe in recipes.values()]
         return statistics.mode(ends) if ends else None
+
+    @property
+    def usual_target(self) -> Target | None:
+        """How small most rows of the table are to be, whatever their seeds; None where all are dense."""
+        recipes = {trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}
+        targets = [recipe.plan_target() for recipe in recipes.values() if recipe.method != "dense"]
+        return statistics.mode(targets) if targets else None
 
     def dense_of(self, trial: Trial) -> Trial | None:
         """The run of the same seed whose model this one starts from or learns from; None where it needs none."""
@@ -261,8 +269,7 @@ def _check_alike(recipes: Mapping[str, Recipe], file: str) -> None:
     last = {name: recipe for name, recipe in recipes.items() if recipe.training.average_from == 1.0}
     means = {name: recipe for name, recipe in recipes.items() if name not in last}
     for key, alike in [*((key, recipes) for key in _ALIKE), *((key, of) for key in _FALL for of in (last, means))]:
-        # a dense row has no target that could be counted
-        values = {n: flat(r)[key] for n, r in alike.items() if key != "count" or r.method != "dense"}
+        values = {name: flat(recipe)[key] for name, recipe in alike.items()}
         first = next(iter(values), "")
         for name, value in values.items():
             if value != values[first]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
+from dopant.plan.target import Target
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
 from dopant.recipes.making import goes_on, in_the_way, is_there, is_worked_on, to_be_made
 from dopant.recipes.places import Places
@@ -281,15 +282,21 @@ def _tables(
 ) -> tuple[Report | None, Report | None]:
     """All records that count as the table, those of the sweep as a second one with its picture."""
     counting = [trial for trial in experiment.trials if state_of(trial, experiment, records, text).counts]
-    kept: dict[str, list[Report]] = {}
-    for trial, report in zip(counting, _read_alike(counting, records), strict=True):
-        (row,) = report.rows  # labels follow what rows differ in, which may have come later
-        told = label(trial.recipe, usual_end=experiment.usual_end)
-        today = report.model_copy(update={"rows": (row.model_copy(update={"label": told}),)})
-        kept.setdefault(trial.row, []).append(today)
-    table = {row: kept[row] for row in experiment.rows if row in kept}
+    read = list(zip(counting, _read_alike(counting, records), strict=True))
+
+    def labelled(rows: Iterable[str], usual_target: Target | None) -> dict[str, list[Report]]:
+        """Of each row, as labels are today: they follow what rows differ in, which may have come later."""
+        found: dict[str, list[Report]] = {}
+        for trial, report in read:
+            (row,) = report.rows
+            told = label(trial.recipe, usual_end=experiment.usual_end, usual_target=usual_target)
+            today = report.model_copy(update={"rows": (row.model_copy(update={"label": told}),)})
+            found.setdefault(trial.row, []).append(today)
+        return {row: found[row] for row in rows if row in found}
+
+    table = labelled(experiment.rows, experiment.usual_target)
     joined = join_seeds(table, experiment.dense) if table else None
-    points = {row: kept[row] for line in experiment.swept.values() for row in line if row in kept}
+    points = labelled([row for line in experiment.swept.values() for row in line], None)
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
     factors = join_seeds({**dense, **points}, experiment.dense) if any(row not in table for row in points) else None
     if joined is not None:  # not so of the sweep: what has one label there is one line

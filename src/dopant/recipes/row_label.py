@@ -8,6 +8,7 @@ from typing import Any
 from dopant.models import LanguageModelConfig
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import method_named
+from dopant.plan.target import Target
 from dopant.recipes.schema import Recipe
 from dopant.train.settings import CoMatrixDropout
 
@@ -25,12 +26,13 @@ LABELS = {
 }
 
 
-def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
+def label(recipe: Recipe, *, usual_end: float | None = None, usual_target: Target | None = None) -> str:
     """The method's name for readers, with what sets this run apart.
 
     Args:
         recipe: of the run.
         usual_end: where most others stop pruning, as a fraction of training; None to leave this out.
+        usual_target: how small most others are to be; None to leave this out.
     """
     distillation = recipe.training.distillation
     name = LABELS.get(recipe.method, recipe.method) + _layout(recipe) + _row_dropout(recipe)
@@ -43,6 +45,9 @@ def label(recipe: Recipe, *, usual_end: float | None = None) -> str:
     told += f" until {sparsify.end:.0%}" if usual_end is not None and sparsify.end != usual_end else ""
     if recipe.prunes and told:
         name += f", pruned{told}"
+    target = recipe.plan_target()
+    if recipe.method != "dense" and usual_target is not None and target != usual_target:
+        name += f", at {target.size}"
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
     if distillation.weight > 0.0:
