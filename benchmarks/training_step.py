@@ -102,12 +102,12 @@ def main(path: Path, device: str = "cpu") -> None:
     cpu: dict[str, list[float]] = {name: [] for name in cases}  # tells what was waiting for other programs
     for turn in range(WARM_UP + ROUNDS):
         for name, step in cases.items():
-            started, busy = time.perf_counter(), time.process_time()
+            begun, busy = time.perf_counter(), time.process_time()
             step()
             if x.is_cuda:  # which is only told what to do, and does it later
                 torch.cuda.synchronize()
             if turn >= WARM_UP:
-                times[name].append(1e3 * (time.perf_counter() - started))
+                times[name].append(1e3 * (time.perf_counter() - begun))
                 cpu[name].append(1e3 * (time.process_time() - busy))
     dense, dense_cpu = (statistics.median(taken[DENSE]) for taken in (times, cpu))
     rows = []

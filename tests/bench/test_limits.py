@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dopant.bench import limits as module
-from dopant.bench.limits import cache_sizes, find_limits, least_us, needed
+from dopant.bench.limits import find_limits, least_us, needed
 from dopant.bench.record import Limits
 from dopant.cost import Cost
 from dopant.errors import InputError
@@ -33,18 +31,6 @@ def test_what_a_part_needs(model: LanguageModel) -> None:
     assert nothing == Cost()
     assert needed(model, "token")[0] == layers
     assert needed(model, "token")[1].macs == 20 * 8
-
-
-def test_caches_as_the_system_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = (("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2M"), ("3", "Unified", "260M"))
-    for number, one in enumerate(told):
-        (tmp_path / f"index{number}").mkdir()
-        for name, text in zip(("level", "type", "size"), one, strict=True):
-            (tmp_path / f"index{number}" / name).write_text(text + "\n")
-    monkeypatch.setattr(module, "_CACHES", tmp_path)
-    assert cache_sizes() == {"L1": 48 << 10, "L2": 2 << 20, "L3": 260 << 20}
-    monkeypatch.setattr(module, "_CACHES", tmp_path / "nothing")
-    assert cache_sizes() == {}
 
 
 def test_limits_come_from_the_native_library(monkeypatch: pytest.MonkeyPatch) -> None:

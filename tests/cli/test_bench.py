@@ -52,7 +52,8 @@ def test_an_untrained_model_is_measured(dopant: Run) -> None:
     [
         ([], "give a model folder, or an untrained model with --model"),
         (["nowhere", "--model", "tiny"], "give a model folder, or an untrained model with --model"),
-        (["nowhere", "--target", "25x"], "--target is for an untrained model"),
+        (["nowhere", "--target", "25x"], "--target: for an untrained model"),
+        (["nowhere", "--scope", "lstm", "--vocabulary", "9"], "--scope, --vocabulary: for an untrained model"),
         (["nowhere"], "nowhere"),
         (["--model", "tyni"], "model 'tyni' is not known; choose tiny, small"),
         (["--model", "tiny", "--engines", "torch,tensorflow"], "engine 'tensorflow' is not known"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import ceil
-from pathlib import Path
 
 from dopant.bench.record import STEPS, Caches, CaseName, Limits, Part
 from dopant.cost import Cost, Storage
@@ -11,7 +10,6 @@ from dopant.errors import DopantError
 from dopant.models.language_model import LanguageModel
 from dopant.native import limits as native_limits
 
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _STORED = Storage("int8")
 """What must be read at least: the stored form of the values in 8 bits, a byte for each position."""
 
@@ -25,19 +23,6 @@ def find_limits() -> tuple[Limits | None, str]:
         return Limits.model_validate(native_limits()), ""
     except DopantError as error:  # the benchmark is worth having without
         return None, f"the machine's limits are left out: {error!s:.200}"
-
-
-def cache_sizes() -> dict[str, int]:
-    """Bytes of the data caches L1, L2 and L3 of the first core; empty where the system does not tell."""
-    sizes: dict[str, int] = {}
-    for index in sorted(_CACHES.glob("index*")):
-        try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        if kind != "Instruction":
-            sizes[f"L{level}"] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
-    return sizes
 
 
 def needed(model: LanguageModel, part: Part) -> tuple[Cost, Cost]:

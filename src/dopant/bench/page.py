@@ -84,7 +84,7 @@ def _what_was_run(bench: Bench) -> list[tuple[str, str]]:
         ("Model", protocol.model),
         ("Sizes", f"{protocol.layers} layers of hidden {protocol.hidden}, vocabulary {protocol.vocabulary:,}"),
         ("Sequence", f"{protocol.steps} time steps in one call"),
-        ("Warm", "right after a call of the same engine; the engines take turns in random order"),
+        ("Warm", "right after as many untimed calls of the same engine; the engines take turns in random order"),
         ("Flushed", f"{words.size(protocol.flushed_bytes)} are written before each timed call"),
         ("Time", f"median of the rounds, {protocol.seconds_a_case:g} s a case"),
         ("Our path", protocol.active),

@@ -26,7 +26,7 @@ class Row(Kept):
         case: "step", one time step, or "sequence", 35.
         batch: sequences at once.
         threads: that the engine may use.
-        caches: "warm", right after a call of the same engine, or "flushed", after a larger buffer was written.
+        caches: "warm", right after untimed calls of the same engine, or "flushed", after a larger buffer was written.
         median_us: median of the rounds, microseconds.
         spread_us: between the quartiles of the rounds.
         rounds: calls that were timed.
@@ -62,7 +62,7 @@ class Memory(Kept):
 
 
 class Deviation(Kept):
-    """How far an engine's output over a sequence is from torch's in float32: largest difference over largest value."""
+    """How far an engine's outputs are from torch's in float32: largest difference over largest value, of all cases."""
 
     engine: str
     precision: str

@@ -16,7 +16,7 @@ import torch
 
 from dopant.bench.engine import Bind, Engine, as_array
 from dopant.bench.engines import NAMES, choose
-from dopant.bench.limits import cache_sizes, find_limits, least_us, needed
+from dopant.bench.limits import find_limits, least_us, needed
 from dopant.bench.measure import FLUSHED_BYTES, flusher, timings
 from dopant.bench.memory import held
 from dopant.bench.record import (
@@ -40,7 +40,7 @@ from dopant.bench.torch_engines import TORCH
 from dopant.errors import BenchError, InputError
 from dopant.layers import slots
 from dopant.models.language_model import LanguageModel
-from dopant.native import set_threads, status
+from dopant.native import cache_sizes, set_threads, status
 from dopant.plan.words import in_words
 from dopant.report.records import find_machine, make_record
 from dopant.storage.folder import save

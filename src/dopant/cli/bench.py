@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Count, Force, Json, Quiet, Seed, Target, overrides, words
+from dopant.cli.options import (
+    CountOrRecipes,
+    Force,
+    Json,
+    Quiet,
+    ScopeOrRecipes,
+    Seed,
+    TargetOrRecipes,
+    overrides,
+    words,
+)
 from dopant.cli.output import say, show_json, stdout
 
 if TYPE_CHECKING:
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "dopant bench --model medium --target 25x --count parameters --part lstm --batch 1,8,32 --out runs/bench"
 
+METHOD, VOCABULARY = "doped-kronecker", 10_000  # of an untrained model
 ENGINES = "dopant,torch,torch-int8,onnxruntime,onnxruntime-int8"
 """For --help, which cannot wait for torch; a test holds it against `dopant.bench.engines.NAMES`."""
 
@@ -37,17 +48,16 @@ def bench(
         str | None,
         typer.Option("--model", "-m", metavar="SIZE", help="An untrained model: tiny, small, medium, large."),
     ] = None,
-    target: Target = None,
-    count: Count = "parameters",
+    target: TargetOrRecipes = None,
+    count: CountOrRecipes = None,
     method: Annotated[
-        str, typer.Option("--method", metavar="METHOD", help="With --model: how it is made small.")
-    ] = "doped-kronecker",
-    scope: Annotated[
-        str, typer.Option("--scope", metavar="lstm|model|re:PATTERN", help="With --model: of which weights.")
-    ] = "lstm",
+        str | None,
+        typer.Option("--method", metavar="METHOD", help=f"How --model is made small. [default: {METHOD}]"),
+    ] = None,
+    scope: ScopeOrRecipes = None,
     vocabulary: Annotated[
-        int, typer.Option("--vocabulary", metavar="N", min=1, help="With --model: its words.")
-    ] = 10_000,
+        int | None, typer.Option("--vocabulary", metavar="N", min=1, help=f"Words of --model. [default: {VOCABULARY}]")
+    ] = None,
     engines: Annotated[
         str, typer.Option("--engines", metavar="NAMES", help="Who runs it, joined by commas.")
     ] = ENGINES,
@@ -94,26 +104,30 @@ def bench(
         seconds=seconds,
         memory=memory,
     )
-    if out is not None:
-        if not force and (out / "bench.json").exists():
-            raise InputError(f"{out} holds a benchmark already; choose another folder, or replace it with --force")
-        out.mkdir(parents=True, exist_ok=True)
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, and a folder is needed; choose another place")
+    if out is not None and not force and (out / "bench.json").exists():
+        raise InputError(f"{out} holds a benchmark already; choose another folder, or replace it with --force")
     if (folder is None) == (model is None):
         raise InputError("give a model folder, or an untrained model with --model, and not both")
     if folder is not None:
-        if target is not None:
-            raise InputError("--target is for an untrained model (--model); a folder's model is what it is")
+        made = {"--target": target, "--count": count, "--method": method, "--scope": scope, "--vocabulary": vocabulary}
+        if given := [option for option, value in made.items() if value is not None]:
+            raise InputError(
+                f"{', '.join(given)}: for an untrained model (--model) alone; that of a folder is what it is"
+            )
         from dopant.storage.folder import load_model
 
         subject, name = load_model(folder).model, folder.name or str(folder)
     else:
         changes = overrides([], target=target, count=count, scope=scope)
-        subject, name = _untrained(str(model), method, changes, vocabulary, seed)
+        subject, name = _untrained(str(model), method or METHOD, changes, vocabulary or VOCABULARY, seed)
     with _progress(quiet=quiet) as listener:
         found = run(
             subject, settings, name=name, folder=folder, seed=seed, command=context.obj or (), listener=listener
         )
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         write_kept(out / "bench.json", found)
         say(f"{write_page(found, out / 'bench.html')}", quiet=quiet)
     if as_json:

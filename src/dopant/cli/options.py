@@ -23,7 +23,6 @@ Corpus = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")]
 _HOW_SMALL = "How small: a factor such as 25x, or bytes such as 1.2MB."
-Target = Annotated[str | None, typer.Option("--target", metavar="25x", help=f"{_HOW_SMALL} [default: 25x]")]
 TargetOrRecipes = Annotated[
     str | None, typer.Option("--target", metavar="25x", help=f"{_HOW_SMALL} [default: the recipe's, else 25x]")
 ]
@@ -34,7 +33,6 @@ _COUNTED, _COUNTS = "What the factor counts.", "parameters|bytes"
 _SCOPED, _SCOPES = "Of which structured weights; model: all of them, no biases.", "lstm|model|re:PATTERN"
 _RECIPES = "[default: the recipe's]"
 _ELSE = "[default: the recipe's, else {}]"
-Count = Annotated[str, typer.Option("--count", metavar=_COUNTS, help=_COUNTED)]
 CountOrRecipes = Annotated[
     str | None, typer.Option("--count", metavar=_COUNTS, help=f"{_COUNTED} {_ELSE.format('bytes')}")
 ]
@@ -62,7 +60,7 @@ Threads = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option("--precision", metavar="exact|fast", help="Compute in float32, or faster in 8 bits."),
+    typer.Option("--precision", metavar="exact|fast", help="As accurate as float32, or faster in 8 bits."),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda", help="Where to train, and to evaluate what was trained.")

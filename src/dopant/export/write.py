@@ -65,7 +65,7 @@ def export(
         raise KindError(
             f"{folder} holds the weights of a module of your own, and what is exported is a language model; have "
             "torch export it, with matrices formed: "
-            "torch.onnx.export(dopant.revert(dopant.from_pretrained(module, folder)), …)"
+            "torch.onnx.export(dopant.revert(dopant.from_pretrained(module, folder)), …, dynamo=False)"
         )
     loaded = load_model(folder)
     storages = {name: entry.storage for name, entry in loaded.config.weights.items()}

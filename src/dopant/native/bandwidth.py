@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import TypedDict
 
 from dopant.errors import InputError
 from dopant.native.library import choice
 
-_DRAM = 256 << 20  # bytes
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_USUAL = {"L1": 32 << 10, "L2": 1 << 20, "L3": 8 << 20}  # bytes, where the system does not tell
+_DRAM = 256 << 20
 _MOST = 512 << 20
 
 
@@ -36,14 +38,19 @@ def limits() -> MachineLimits:
 
 def _sizes() -> dict[str, int]:
     """Bytes to read so that they come from a cache of this machine, or from memory."""
-    l1 = _cache("SC_LEVEL1_DCACHE_SIZE", 32 << 10)
-    l2 = _cache("SC_LEVEL2_CACHE_SIZE", 1 << 20)
-    l3 = _cache("SC_LEVEL3_CACHE_SIZE", 8 * l2)
+    sizes = _USUAL | cache_sizes()
+    l1, l2, l3 = sizes["L1"], sizes["L2"], sizes["L3"]
     return {"L1": l1 // 2, "L2": l2 // 2, "L3": min(4 * l2, (l2 + l3) // 2), "DRAM": min(max(_DRAM, 2 * l3), _MOST)}
 
 
-def _cache(name: str, usual: int) -> int:
-    try:
-        return os.sysconf(name) or usual
-    except (ValueError, OSError):  # the system does not say
-        return usual
+def cache_sizes() -> dict[str, int]:
+    """Bytes of the data caches L1, L2 and L3 of the first core; empty where the system does not tell."""
+    sizes: dict[str, int] = {}
+    for index in sorted(_CACHES.glob("index*")):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction":
+            sizes[f"L{level}"] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
+    return sizes

@@ -63,7 +63,12 @@ def check_input(x: Any, dimensions: int, inputs: int) -> Floats:
 def check_state(state: Any, lstm: object, batch: int) -> None:
     """Raise InputError unless a state is this LSTM's and of this batch."""
     if getattr(state, "lstm", None) is not lstm:
-        what = f"this {type(state).__name__} belongs to another model"
+        ours = hasattr(state, "lstm")
+        what = (
+            "this state belongs to another model"
+            if ours
+            else f"a state must be a state of the runtime's, got a {type(state).__name__}"
+        )
         raise InputError(f"{what}; start with `initial(batch)` or `state(h, c)`")
     if state.batch != batch:
         raise InputError(f"the state is of {state.batch} sequences, x of {batch}")

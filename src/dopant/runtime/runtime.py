@@ -33,9 +33,9 @@ class Runtime:
     Args:
         model: what to pack; it is not changed, and not needed afterwards.
         tokenizer: for text in and out; None if there is none.
-        precision: `"exact"` computes in float32; `"fast"` with 8-bit values and activations of the LSTM's overlays and
-            low ranks and of the decoder, 16-bit ones of Kronecker products of batches, and σ and tanh from tables
-            (perplexity moves by some hundredths of a per cent).
+        precision: `"exact"` is as accurate as float32; `"fast"` has 8-bit values and activations of the LSTM's
+            overlays and low ranks and of the decoder, 16-bit ones of Kronecker products of batches, and σ and tanh
+            from tables (perplexity moves by some hundredths of a per cent).
 
     Attributes:
         active: the native library's level, or `torch` where there is none (`dopant env` says why).
@@ -163,7 +163,9 @@ class Runtime:
         if ids.ndim != dimensions or (ids.size and ids.dtype.kind not in "iu"):
             shape = "(batch,)" if dimensions == 1 else "(time, batch)"
             raise InputError(f"tokens must be whole numbers of shape {shape}, got {ids.dtype} {ids.shape}")
-        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocabulary:
+        if not ids.size:
+            raise InputError(f"there are no tokens: got an array of shape {ids.shape}; give one at least")
+        if not 0 <= int(ids.min()) <= int(ids.max()) < self.vocabulary:
             raise InputError(
                 f"token ids must be in 0 … {self.vocabulary - 1}, got {int(ids.min())} to {int(ids.max())}"
             )
