@@ -23,10 +23,8 @@ from dopant.structures import (
     Doped,
     Kronecker,
     LowRank,
-    MaskedWeight,
     Shape,
     Sparse,
-    SparseWeight,
     Stacked,
     Structure,
 )
@@ -36,7 +34,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 HIDDEN, VOCABULARY = 6, 10
-LAYOUTS: list[Layout] = ["expand", "scan", "step"]
+LAYOUTS: list[Layout] = ["expand", "scan"]
 
 
 def kronecker(shape: Shape, terms: int = 1) -> Structure:
@@ -93,15 +91,6 @@ def test_every_kind_of_model(options: dict[str, Any], layout: Layout, tmp_path: 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_masked_weights_go_as_their_stored_form(layout: Layout, tmp_path: Path) -> None:
-    model = model_of(STRUCTURES["sparse"])
-    for slot in slots(model):
-        assert isinstance(slot.weight, SparseWeight)
-        slot.set(MaskedWeight.from_sparse(slot.weight))
-    assert logits_difference(model, run(model, tmp_path / "m.onnx", layout)) < 2e-6
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("values", ["float32", "float16", "int8"])
 def test_a_folder_keeps_its_types(values: Any, layout: Layout, tmp_path: Path) -> None:
     """A Rice-coded folder too: positions are gaps in ONNX, longer than 255 here."""
@@ -140,15 +129,14 @@ def test_expand_is_small_in_the_file_and_dense_at_load(tmp_path: Path) -> None:
     assert not operators & {"ScatterND", "CumSum", "Compress", "Transpose"}
 
 
-@pytest.mark.parametrize("layout", ["scan", "step"])
-def test_factored_layouts_hold_no_matrix(layout: Layout, tmp_path: Path) -> None:
+def test_the_factored_layout_holds_no_matrix(tmp_path: Path) -> None:
     """Not in the file, and not after constants are folded."""
     model = LanguageModel(LanguageModelConfig(256, 64, layers=1)).eval()
     for slot in slots(model):
         a, b = slot.weight.shape
         slot.set(Doped(Kronecker(((8, 8), (a // 8, b // 8))), Sparse(9)).new(slot.weight.shape))
     path = tmp_path / "m.onnx"
-    run(model, path, layout)
+    run(model, path, "scan")
     runtime = pytest.importorskip("onnxruntime")
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -180,7 +168,7 @@ def test_a_file_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     model = model_of(STRUCTURES["dense"])
-    with pytest.raises(InputError, match="layout 'folded' is not known; choose one of expand, scan, step"):
+    with pytest.raises(InputError, match="layout 'folded' is not known; choose one of expand, scan"):
         make_model(model, "folded")  # type: ignore[arg-type]
     folder = save(tmp_path / "model", model, storage=FLOAT32)
     with pytest.raises(InputError, match="is a folder; name a file in it"):
@@ -203,7 +191,7 @@ def test_a_structure_of_ones_own_is_named(tmp_path: Path) -> None:
 
     model = model_of(STRUCTURES["dense"])
     slots(model)[1].set(Odd(torch.zeros(slots(model)[1].weight.shape)))
-    make_model(model, "step")  # a subclass is exported as what it extends
+    make_model(model, "scan")  # a subclass is exported as what it extends
     slots(model)[1].set(Stranger(slots(model)[1].weight.shape))
     with pytest.raises(KindError, match="nothing is registered to export a Stranger to ONNX"):
         make_model(model, "expand")
@@ -217,7 +205,7 @@ def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(extra.importlib, "import_module", missing)
     with pytest.raises(InputError, match=r"onnx is not installed; get it with: pip install 'dopant\[onnx\]'"):
-        make_model(model_of(STRUCTURES["dense"]), "step")
+        make_model(model_of(STRUCTURES["dense"]), "scan")
 
 
 def test_numbers_that_are_none_are_no_agreement() -> None:

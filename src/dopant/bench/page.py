@@ -42,7 +42,6 @@ def make_page(bench: Bench) -> str:
         bench=bench,
         protocol=bench.protocol,
         cells=cells,
-        w=words,
         engines=engines,
         hues=HUES,
         drawn=drawn,

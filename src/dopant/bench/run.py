@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -226,7 +227,7 @@ def _protocol(subject: Subject, engines: list[Engine], settings: Settings, name:
     return Protocol.model_validate(
         {
             **record,
-            "onnxruntime": _onnxruntime() if any(one.startswith("onnxruntime") for one in ran) else "",
+            "onnxruntime": version("onnxruntime") if any(one.startswith("onnxruntime") for one in ran) else "",
             "active": status().active if "dopant" in ran else "",
             "model": name,
             "hidden": subject.config.hidden,
@@ -245,12 +246,6 @@ def _protocol(subject: Subject, engines: list[Engine], settings: Settings, name:
             "seconds_a_case": settings.seconds,
         }
     )
-
-
-def _onnxruntime() -> str:
-    from importlib.metadata import version
-
-    return version("onnxruntime")
 
 
 class _Progress:

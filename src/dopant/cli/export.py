@@ -26,8 +26,8 @@ def export(
         str,
         typer.Option(
             "--layout",
-            metavar="expand|scan|step",
-            help="expand: small file, dense at load; scan: keeps the factors; step: so too, one time step.",
+            metavar="expand|scan",
+            help="expand: small file, dense at load; scan: keeps the factors.",
         ),
     ] = "expand",
     verify: Annotated[

@@ -1,4 +1,4 @@
-"""A language model as an ONNX graph, in one of three layouts.
+"""A language model as an ONNX graph, in one of two layouts.
 
 Inputs `tokens` (time, batch) int64, `h0` and `c0` (layers, batch, hidden); outputs `logits` (time, batch, vocabulary),
 `h` and `c`, the state after the last token.
@@ -20,7 +20,7 @@ from dopant.models.language_model import LanguageModel
 from dopant.structures import StructuredWeight
 from dopant.version import VERSION
 
-Layout = Literal["expand", "scan", "step"]
+Layout = Literal["expand", "scan"]
 
 
 def make_model(model: LanguageModel, layout: Layout, storages: Mapping[str, Storage] | None = None) -> Any:
@@ -29,8 +29,7 @@ def make_model(model: LanguageModel, layout: Layout, storages: Mapping[str, Stor
     Args:
         model: with weights of any structure.
         layout: "expand" forms the matrices with nodes that a runtime folds when it loads the file, and has the
-            standard LSTM operator; "scan" multiplies with the factors, step by step in a Scan; "step" likewise, a
-            single step long: its time is 1.
+            standard LSTM operator; "scan" multiplies with the factors, step by step in a Scan.
         storages: the type of the values of each weight, by name; float32 for those not named.
 
     Raises:
@@ -55,14 +54,10 @@ class _Export:
         tokens = graph.reshape("tokens", -1)
         embedding = self.model.embedding.weight
         x = weights.rows(embedding, self.source(embedding), tokens)  # (time·batch, hidden)
-        if self.layout == "step":
-            x, h, c = self.step(graph, x, self.states("h0"), self.states("c0"))
-        else:
-            size = graph.add("Concat", graph.add("Shape", "tokens"), graph.integers(hidden), axis=0)
-            x = graph.add("Reshape", x, size)
-            x, h, c = self.expanded(x) if self.layout == "expand" else self.scanned(x)
-            x = graph.reshape(x, -1, hidden)
-        logits = self.logits(x)
+        size = graph.add("Concat", graph.add("Shape", "tokens"), graph.integers(hidden), axis=0)
+        x = graph.add("Reshape", x, size)
+        x, h, c = self.expanded(x) if self.layout == "expand" else self.scanned(x)
+        logits = self.logits(graph.reshape(x, -1, hidden))
         size = graph.add("Concat", graph.add("Shape", "tokens"), graph.integers(self.config.vocabulary), axis=0)
         graph.rename(graph.add("Reshape", logits, size), "logits")
         for name, parts in (("h", h), ("c", c)):
@@ -88,7 +83,8 @@ class _Export:
         hs: list[str] = []
         cs: list[str] = []
         for layer, (h, c) in enumerate(zip(self.states("h0"), self.states("c0"), strict=True)):
-            matrices = [self.matrix(name, layer) for name in self.matrix_names()]
+            names = ("weight",) if self.config.joint else ("weight_ih", "weight_hh")
+            matrices = [self.matrix(name, layer) for name in names]
             if self.config.joint:
                 sizes = graph.integers(self.config.hidden, self.config.hidden)
                 matrices = graph.add_many("Split", (matrices[0], sizes), 2, axis=1)
@@ -107,9 +103,8 @@ class _Export:
         make, layers = extra("onnx.helper"), self.config.layers
         body = Graph(self.graph)
         inputs = [f"{name}_{layer}_before" for name in "hc" for layer in range(layers)]
-        states = [body.add("Unsqueeze", name, body.integers(0)) for name in inputs]
-        y, hs, cs = self.step(body, "x_now", states[:layers], states[layers:])
-        outputs = [body.add("Squeeze", state, body.integers(0)) for state in (*hs, *cs)]
+        hs, cs = self.step(body, "x_now", inputs[:layers], inputs[layers:])
+        outputs, y = [*hs, *cs], body.add("Identity", hs[-1])  # a Scan's outputs have names of their own
         float_matrix = (extra("onnx").TensorProto.FLOAT, ["batch", self.config.hidden])
         values = [make.make_tensor_value_info(name, *float_matrix) for name in (*inputs, "x_now", *outputs, y)]
         count = len(inputs) + 1
@@ -119,12 +114,10 @@ class _Export:
         after = [self.graph.add("Unsqueeze", state, self.graph.integers(0)) for state in after]
         return y, after[:layers], after[layers:]
 
-    def step(self, graph: Graph, x: str, hs: list[str], cs: list[str]) -> tuple[str, list[str], list[str]]:
-        """One step: x (batch, hidden), states (1, batch, hidden) each."""
+    def step(self, graph: Graph, x: str, hs: list[str], cs: list[str]) -> tuple[list[str], list[str]]:
+        """One step: x and states (batch, hidden) each -> the states after it."""
         after: tuple[list[str], list[str]] = ([], [])
-        zero = graph.integers(0)
         for layer, (h, c) in enumerate(zip(hs, cs, strict=True)):
-            h, c = graph.add("Squeeze", h, zero), graph.add("Squeeze", c, zero)
             if self.config.joint:
                 gates = self.product(graph, "weight", layer, graph.add("Concat", x, h, axis=1))
             else:
@@ -136,8 +129,8 @@ class _Export:
             c = graph.add("Add", graph.add("Mul", f, c), graph.add("Mul", i, g))
             x = graph.add("Mul", o, graph.add("Tanh", c))
             for states, state in zip(after, (x, c), strict=True):
-                states.append(graph.add("Unsqueeze", state, zero))
-        return x, *after
+                states.append(state)
+        return after
 
     def source(self, weight: StructuredWeight, graph: Graph | None = None) -> Source:
         """A weight's place: a tied one has but one."""
@@ -153,10 +146,6 @@ class _Export:
         """One of an LSTM layer's weights, formed."""
         weight = self.weight(name, layer)
         return weights.dense(weight, self.source(weight))
-
-    def matrix_names(self) -> tuple[str, ...]:
-        """What the weights of an LSTM layer are called."""
-        return ("weight",) if self.config.joint else ("weight_ih", "weight_hh")
 
     def weight(self, name: str, layer: int) -> StructuredWeight:
         """A weight of the LSTM."""
@@ -177,11 +166,10 @@ class _Export:
     def wrapped(self) -> Any:
         """The graph with its inputs and outputs, as a model."""
         onnx, make = extra("onnx"), extra("onnx.helper")
-        time: str | int = 1 if self.layout == "step" else "time"
         state = (onnx.TensorProto.FLOAT, [self.config.layers, "batch", self.config.hidden])
-        inputs = [make.make_tensor_value_info("tokens", onnx.TensorProto.INT64, [time, "batch"])]
+        inputs = [make.make_tensor_value_info("tokens", onnx.TensorProto.INT64, ["time", "batch"])]
         inputs += [make.make_tensor_value_info(name, *state) for name in ("h0", "c0")]
-        scores = (onnx.TensorProto.FLOAT, [time, "batch", self.config.vocabulary])
+        scores = (onnx.TensorProto.FLOAT, ["time", "batch", self.config.vocabulary])
         outputs = [make.make_tensor_value_info("logits", *scores)]
         outputs += [make.make_tensor_value_info(name, *state) for name in ("h", "c")]
         graph = make.make_graph(self.graph.nodes, "language_model", inputs, outputs, self.graph.initializers)

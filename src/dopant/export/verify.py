@@ -42,19 +42,15 @@ class OnnxModel(nn.Module):
                 "1.19 and later are known to"
             ) from error
         self.config = config
-        self.single = self.session.get_inputs()[0].shape[0] == 1
         self.anchor = nn.Parameter(torch.zeros(()))  # tells the device to whoever asks the parameters
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens (time, batch) int64 -> logits (time, batch, vocabulary); a single-step file is run step by step."""
+        """tokens (time, batch) int64 -> logits (time, batch, vocabulary), and the state after them."""
         shape = (self.config.layers, tokens.shape[1], self.config.hidden)
         h, c = (torch.zeros(shape), torch.zeros(shape)) if state is None else state
-        logits = []
-        for part in torch.split(tokens, 1) if self.single else (tokens,):
-            given = {"tokens": part.numpy(), "h0": h.numpy(), "c0": c.numpy()}
-            scores, h, c = (torch.from_numpy(array) for array in self.session.run(["logits", "h", "c"], given))
-            logits.append(scores)
-        return torch.cat(logits), (h, c)
+        given = {"tokens": tokens.numpy(), "h0": h.numpy(), "c0": c.numpy()}
+        logits, h, c = (torch.from_numpy(array) for array in self.session.run(["logits", "h", "c"], given))
+        return logits, (h, c)
 
 
 def logits_difference(

@@ -20,10 +20,8 @@ from dopant.structures import (
     DopedWeight,
     KroneckerWeight,
     LowRankWeight,
-    MaskedWeight,
     SparseWeight,
     StackedWeight,
-    StructuredWeight,
 )
 
 
@@ -47,10 +45,6 @@ def linear(weight: nn.Module, source: Source, x: str) -> str:
 def rows(weight: nn.Module, source: Source, index: str) -> str:
     """index (n,) int64 -> (n, in), W not formed. Raises KindError as `dense` does."""
     raise KindError(f"nothing is registered to export rows of a {type(weight).__name__} to ONNX")
-
-
-def _parts(weight: StackedWeight) -> list[StructuredWeight]:
-    return [part for part in weight.parts if isinstance(part, StructuredWeight)]
 
 
 # dense
@@ -216,21 +210,6 @@ def _(weight: SparseWeight, source: Source, index: str) -> str:
     return graph.add("ScatterElements", zeros, columns, values, axis=1, reduction="add")
 
 
-@dense.register
-def _(weight: MaskedWeight, source: Source) -> str:
-    return dense(weight.compact(), source)
-
-
-@linear.register
-def _(weight: MaskedWeight, source: Source, x: str) -> str:
-    return linear(weight.compact(), source, x)
-
-
-@rows.register
-def _(weight: MaskedWeight, source: Source, index: str) -> str:
-    return rows(weight.compact(), source, index)
-
-
 # doped
 
 
@@ -257,13 +236,13 @@ def _(weight: DopedWeight, source: Source, index: str) -> str:
 
 @dense.register
 def _(weight: StackedWeight, source: Source) -> str:
-    parts = [dense(part, source.part(f"parts.{number}")) for number, part in enumerate(_parts(weight))]
+    parts = [dense(part, source.part(f"parts.{number}")) for number, part in enumerate(weight._parts())]
     return source.graph.root.add("Concat", *parts, axis=0)
 
 
 @linear.register
 def _(weight: StackedWeight, source: Source, x: str) -> str:
-    parts = [linear(part, source.part(f"parts.{number}"), x) for number, part in enumerate(_parts(weight))]
+    parts = [linear(part, source.part(f"parts.{number}"), x) for number, part in enumerate(weight._parts())]
     return source.graph.add("Concat", *parts, axis=1)
 
 
@@ -271,7 +250,7 @@ def _(weight: StackedWeight, source: Source, x: str) -> str:
 def _(weight: StackedWeight, source: Source, index: str) -> str:
     """Each part answers for the nearest of its rows; the answer of the part that has the row is taken."""
     graph, answer, first = source.graph, "", 0
-    for number, part in enumerate(_parts(weight)):
+    for number, part in enumerate(weight._parts()):
         inside = graph.add("Sub", index, graph.integer(first))
         nearest = graph.add("Min", inside, graph.integer(part.shape[0] - 1))
         nearest = graph.add("Max", nearest, graph.integer(0))

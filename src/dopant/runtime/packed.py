@@ -137,7 +137,7 @@ def _dense(weight: DenseWeight, packer: Packer) -> Handle:
 
 @pack.register
 def _low_rank(weight: LowRankWeight, packer: Packer) -> Handle:
-    return _joined(packer, [_matrix(weight.left, packer), _matrix(weight.right, packer)], "dopant_product")
+    return packer.make("dopant_product", _matrix(weight.left, packer), _matrix(weight.right, packer))
 
 
 @pack.register
@@ -219,7 +219,5 @@ def _in_bytes(
 
 def _joined(packer: Packer, parts: Sequence[Handle], function: str) -> Handle:
     """A weight of weights; the library shares the parts, so that our hold on them may end here."""
-    if function == "dopant_product":
-        return packer.make(function, *parts)
     addresses = (c_void_p * len(parts))(*[part._as_parameter_.value for part in parts])
     return packer.make(function, addresses, len(parts))

@@ -62,14 +62,8 @@ class AnyStepper(ABC):
             DopantError: memory ran out; the state is of no use then.
         """
 
-    def __copy__(self) -> NoReturn:
+    def __reduce__(self) -> NoReturn:  # which copies ask, too
         raise InputError("a stepper cannot be copied or pickled; begin another one with stepper.state")
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        self.__copy__()
-
-    def __reduce__(self) -> NoReturn:
-        self.__copy__()
 
 
 class Stepper(AnyStepper):
