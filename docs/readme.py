@@ -1,9 +1,9 @@
 """Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`.
 
-`table` is the whole comparison, `curves` the last epoch of every row: where a model overfits, the two part; `epochs`
-the validation perplexities of rows as they train; `bench` is a benchmark; `factors` the picture of an experiment's
-sweep; `paths` that of a doped row's two paths, drawn here. The record of an experiment that has not been run yet may be
-missing; then the page says how to make it.
+`table` is the whole comparison, or some of its rows (`rows=dense,pruning` after the record); `curves` the last epoch of
+every row: where a model overfits, the two part; `epochs` the validation perplexities of rows as they train; `bench` is a
+benchmark; `factors` the picture of an experiment's sweep; `paths` that of a doped row's two paths, drawn here. The
+record of an experiment that has not been run yet may be missing; then the page says how to make it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ from dopant.report.writing import write_text
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = re.compile(r"(<!-- (table|curves|epochs|bench|factors|paths): (\S+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARK = re.compile(
+    r"(?P<open><!-- (?P<kind>table|curves|epochs|bench|factors|paths): (?P<record>\S+)(?: rows=(?P<rows>\S+))? -->\n)"
+    r".*?(?P<close><!-- /(?P=kind) -->)",
+    re.DOTALL,
+)
+
+
+def some_rows(report: Report, names: Sequence[str]) -> Report:
+    """The rows of these names, in this order. Raises KeyError if there is no such row."""
+    rows = {re.sub(r"-seed\d+$", "", row.folder): row for row in report.rows}
+    return report.model_copy(update={"rows": tuple(rows[name] for name in names)})
 
 
 def curves_table(report: Report) -> str:
@@ -90,20 +100,23 @@ def filled(text: str, page: Path = ROOT / "README.md") -> str:
     """The text of a page with every table as its record has it now."""
 
     def table(match: re.Match[str]) -> str:
-        if (missing := not_yet(match[3])) is not None:
+        kind, record = match["kind"], match["record"]
+        if (missing := not_yet(record)) is not None:
             made = missing
-        elif match[2] == "factors":
-            made = picture(match[3], page)
-        elif match[2] == "paths":
-            made = paths_picture(match[3], page)
-        elif match[2] == "bench":
-            made = bench_markdown(read_kept(ROOT / match[3], Bench))
-        elif match[2] == "epochs":
-            made = epochs_table(ROOT / match[3])
+        elif kind == "factors":
+            made = picture(record, page)
+        elif kind == "paths":
+            made = paths_picture(record, page)
+        elif kind == "bench":
+            made = bench_markdown(read_kept(ROOT / record, Bench))
+        elif kind == "epochs":
+            made = epochs_table(ROOT / record)
         else:
-            report = read_report(ROOT / match[3])
-            made = markdown_table(report) if match[2] == "table" else curves_table(report)
-        return f"{match[1]}{made.strip()}\n{match[4]}"
+            report = read_report(ROOT / record)
+            if match["rows"] is not None:
+                report = some_rows(report, match["rows"].split(","))
+            made = markdown_table(report) if kind == "table" else curves_table(report)
+        return f"{match['open']}{made.strip()}\n{match['close']}"
 
     return MARK.sub(table, text)
 

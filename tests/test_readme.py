@@ -50,6 +50,18 @@ def test_tables_come_from_records(page: Path) -> None:
     assert page.read_text() == readme.filled(page.read_text(), page), f"{page.name} is stale; run make readme"
 
 
+def test_some_rows_of_a_table_are_chosen_by_name() -> None:
+    whole, some = (
+        readme.filled(f"<!-- table: results/ptb-small/report.json{rows} -->\n<!-- /table -->").splitlines()
+        for rows in ("", " rows=pruning,lmf")
+    )
+    labels = [line.split("|")[1].strip(" *-") for line in some if line.startswith("|")]
+    assert labels == ["method", "", "Magnitude pruning", "Low rank (LMF)"]
+    assert len(whole) > len(some)
+    with pytest.raises(KeyError, match="mistyped"):
+        readme.filled("<!-- table: results/ptb-small/report.json rows=mistyped -->\n<!-- /table -->")
+
+
 def test_the_table_of_an_experiment_that_was_not_run_yet_says_how_to_make_it() -> None:
     filled = readme.filled("<!-- table: results/ptb-small/none.json -->\n<!-- /table -->")
     assert "*Not measured yet: `dopant results experiments/ptb-small` makes it.*" in filled
