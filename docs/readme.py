@@ -1,8 +1,8 @@
 """Fill the tables of README.md and of the pages under docs/ from the records they name: `make readme`.
 
-`table` is the whole comparison, or some of its rows (`rows=dense,pruning` after the record); `curves` the last epoch of
-every row: where a model overfits, the two part; `epochs` the validation perplexities of rows as they train; `bench` is a
-benchmark; `factors` the picture of an experiment's sweep; `paths` that of a doped row's two paths, drawn here. The
+`table` is the whole comparison, or some of its rows (`rows=dense,pruning` after the record); `curves` the last epoch
+of every row: where a model overfits, the two part; `epochs` the validation perplexities of rows as they train; `bench`
+is a benchmark; `factors` the picture of an experiment's sweep; `paths` that of a doped row's two paths, drawn here. The
 record of an experiment that has not been run yet may be missing; then the page says how to make it.
 """
 

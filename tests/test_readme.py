@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+import dopant
+from dopant.data import WordTokenizer
 from dopant.errors import InputError
+from dopant.models import LanguageModel, LanguageModelConfig
+from dopant.storage import save
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -43,6 +47,20 @@ def test_the_python_example_runs_and_keeps_its_promise(tmp_path: Path, monkeypat
     saved, loaded = names["before"], names["model"]
     assert torch.allclose(saved(tokens), loaded(tokens), atol=0.05)
     assert sum(p.numel() for p in loaded.parameters()) * 5 < sum(p.numel() for p in MyModel().parameters())
+
+
+def test_the_example_of_a_runtime_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dopant, "set_threads", lambda count: None)  # of the whole process
+    tokenizer = WordTokenizer.from_text("the cat sat on the mat and the dog sat too\n" * 9)
+    model = LanguageModel(LanguageModelConfig(tokenizer.size, 8)).eval()
+    (tmp_path / "runs").mkdir()
+    save(tmp_path / "runs" / "small", model, tokenizer=tokenizer)
+    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("step([17])", "step([1])")
+    names = {"dopant": dopant}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["logits"].shape == (1, tokenizer.size)
+    assert set(names["text"].split()) <= set(tokenizer.vocabulary)
 
 
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
