@@ -11,7 +11,7 @@ from dopant.cost import FLOAT32, Storage
 from dopant.errors import PlanError
 from dopant.layers import convert, slots
 from dopant.models import LanguageModel, LanguageModelConfig
-from dopant.plan import METHODS, apply_plan, make_plan, plan_from_json
+from dopant.plan import METHODS, apply_plan, make_plan
 from dopant.plan.apply import planned_storage
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight
 
@@ -68,9 +68,9 @@ def test_the_generator_decides_and_what_is_left_alone_stays_the_same_object() ->
     assert not torch.equal(results[0], results[2])
 
 
-def test_a_plan_from_json_applies_and_applying_twice_changes_nothing_more() -> None:
+def test_applying_twice_changes_nothing_more() -> None:
     model = language_model()
-    plan = plan_from_json(make_plan(model, target="4x").to_json())
+    plan = make_plan(model, target="4x")
     apply_plan(model, plan)
     first = model.lstm.weight_l0
     apply_plan(model, plan)

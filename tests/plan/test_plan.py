@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from dopant.cost import Cost, Storage
 from dopant.errors import PlanError
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan import METHODS, Options, Place, Plan, Rule, Target, make_plan, places
-from dopant.plan.read import plan_from, plan_from_json
 from dopant.structures import Dense, Doped, Kronecker, LowRank, Sparse
 
 MEDIUM = [
@@ -173,77 +171,11 @@ def test_models_without_weights_of_ours() -> None:
         make_plan([Place("w", (8, 8))], target=2)
 
 
-def test_json_round_trip_keeps_everything() -> None:
-    for method in METHODS:
-        found = MEDIUM if METHODS[method].joint else apart(MEDIUM)
-        plan = make_plan(
-            found,
-            method=method,
-            target="25x",
-            storage=Storage("int8", "rice"),
-            ignore=["lstm.weight_l1"] if found is MEDIUM else (),
-        )
-        again = plan_from_json(plan.to_json())
-        assert again == plan
-        assert again.fingerprint == plan.fingerprint
-
-
 def test_the_fingerprint_tells_plans_apart() -> None:
     plans = [make_plan(MEDIUM, method=m, target=t) for m in ("pruning", "lmf") for t in (10, 25)]
     plans.append(make_plan(MEDIUM, method="lmf", target=25, storage=Storage("float16")))
     assert len({plan.fingerprint for plan in plans}) == len(plans)
     assert all(len(plan.fingerprint) == 64 for plan in plans)
-
-
-def _changed(path: tuple[Any, ...], value: Any) -> Any:
-    data = make_plan(MEDIUM, method="pruning", target="25x", targets=["re:.*"]).to_dict()
-    data = json.loads(json.dumps(data))
-    place = data
-    for key in path[:-1]:
-        place = place[key]
-    if value is KeyError:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return data
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("method",), "prune", "method 'prune' is not known"),
-        (("method",), [], "is not known"),
-        (("extra",), 1, "has 'extra' over"),
-        (("storage",), KeyError, "lacks storage"),
-        (("storage", "values"), "int4", "choose one of"),
-        (("storage", "values"), ["int8"], "is not known"),
-        (("target", "factor"), 0.5, "below 1x"),
-        (("target", "factor"), "25", "no finite number"),
-        pytest.param(("target", "factor"), 10**400, "no finite number", id="beyond all floats"),
-        (("target",), 25, "a target must be an object"),
-        (("weights",), {}, "must be a list"),
-        (("weights", 1), None, "must be an object"),
-        (("weights", 1, "name"), 3, "must be text"),
-        (("weights", 1, "name"), "decoder.weight", "more than once"),
-        (("weights", 1, "shape"), [2600], "two whole numbers"),
-        (("weights", 1, "shape"), [2600, 2**40], "two whole numbers"),
-        (("weights", 1, "shape"), [8, 8], "do not fit"),
-        (("weights", 1, "gates"), 3, "gates must divide"),
-        (("weights", 1, "structure"), {"kind": "os.system"}, "is unknown"),
-        (("weights", 1, "parameters"), 5, "but its structure costs"),
-        (("weights", 1, "structure", "nonzeros"), 5, "but its structure costs"),
-        (("matches",), [["re:.*"]], "pairs of a pattern and a count"),
-    ],
-)
-def test_altered_plans_are_refused(path: tuple[Any, ...], value: Any, message: str) -> None:
-    with pytest.raises(PlanError, match=message):
-        plan_from(_changed(path, value))
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"method": NaN}', "[" * 100_000])
-def test_text_that_is_no_plan(text: str) -> None:
-    with pytest.raises(PlanError):
-        plan_from_json(text)
 
 
 def test_a_record_has_numbers_and_words() -> None:

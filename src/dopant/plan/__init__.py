@@ -3,7 +3,6 @@
 from dopant.plan.apply import apply_plan
 from dopant.plan.methods import METHODS, Method, Options, method_named
 from dopant.plan.plan import Place, Plan, PlannedWeight, Rule, Total, make_plan, places
-from dopant.plan.read import plan_from, plan_from_json
 from dopant.plan.target import Target, parse_bytes, parse_target
 
 __all__ = [
@@ -22,6 +21,4 @@ __all__ = [
     "parse_bytes",
     "parse_target",
     "places",
-    "plan_from",
-    "plan_from_json",
 ]

@@ -131,7 +131,7 @@ class Plan:
         storage: how the numbers of the weights it decides about are written; those left alone stay float32.
         weights: every structured weight of the model, those left alone too.
         matches: (pattern, how many weights it decided).
-        rest: what else the model holds, which no plan changes; None where it was made of places or read from JSON.
+        rest: what else the model holds, which no plan changes; None where it was made of places.
     """
 
     method: str
@@ -164,7 +164,7 @@ class Plan:
         return [weight.record() for weight in self.weights]
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON-ready data; `plan_from` reads it back."""
+        """The plan as JSON-ready data."""
         return {
             "method": self.method,
             "target": None if self.target is None else asdict(self.target),
