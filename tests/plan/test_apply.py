@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from dopant.errors import PlanError
 from dopant.layers import convert, slots
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan import METHODS, apply_plan, make_plan
-from dopant.plan.apply import planned_storage
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight
 
 
@@ -113,14 +113,25 @@ def test_a_plan_for_another_model_is_refused_and_nothing_changes(other: dict[str
 
 def test_weights_remember_how_the_last_plan_wants_them_written() -> None:
     model = language_model()
-    assert planned_storage(model.lstm.weight_l0) is None
+    assert model.lstm.weight_l0.storage == FLOAT32
     for values in ("int8", "float16"):
         plan = make_plan(model, method="lmf", structure={"rank": 2}, storage=Storage(values))
         apply_plan(model, plan, "fit")
         for found in (model, copy.deepcopy(model)):
-            assert {slot.name: planned_storage(slot.weight) for slot in slots(found)} == plan.storages()
-    assert planned_storage(model.decoder.weight) == FLOAT32
-    assert planned_storage(model.lstm.weight_l0) == Storage("float16")
+            assert {slot.name: slot.weight.storage for slot in slots(found)} == plan.storages()
+    assert model.decoder.weight.storage == FLOAT32
+    assert model.lstm.weight_l0.storage == Storage("float16")
+
+
+def test_weights_that_a_plan_leaves_alone_are_written_and_priced_as_before() -> None:
+    model = language_model()
+    plan = make_plan(model, method="lmf", target="3x", storage=Storage("int8"))
+    apply_plan(model, plan, "fit")
+    later = make_plan(model, method="lmf", target="3x", targets=["decoder.weight"], scope="model")
+    apply_plan(model, later, "fit")
+    assert model.lstm.weight_l0.storage == Storage("int8")
+    assert model.decoder.weight.storage == FLOAT32
+    assert later.weights[1] == dataclasses.replace(plan.weights[1], method=None)
 
 
 @pytest.mark.parametrize("start", ["new", "fit"])

@@ -53,6 +53,8 @@ def test_tensor_bytes_are_those_of_the_cost(tmp_path: Path, language_model: Lang
     raw = (tmp_path / "m" / "model.safetensors").read_bytes()
     header = int.from_bytes(raw[:8], "little")
     assert len(raw) == 8 + header + weights + biases
+    save(tmp_path / "again", load_model(tmp_path / "m").model)
+    assert (tmp_path / "again" / "model.safetensors").stat().st_size == len(raw)
 
 
 def test_everything_else_comes_back(tmp_path: Path, language_model: LanguageModel) -> None:

@@ -92,6 +92,8 @@ def test_a_plan_is_saved_with_its_bytes_unless_told_otherwise(tmp_path: Path) ->
     save_pretrained(model, tmp_path / "as planned")
     stored = {weight.name: weight.stored_bytes for weight in inspect(tmp_path / "as planned").weights}
     assert stored == {weight.name: weight.cost.stored_bytes for weight in plan.weights}
+    save_pretrained(from_pretrained(Tagger(hidden=32), tmp_path / "as planned"), tmp_path / "again")
+    assert inspect(tmp_path / "again").stored_bytes == inspect(tmp_path / "as planned").stored_bytes
     save_pretrained(model, tmp_path / "otherwise", storage=Storage("float16"))
     assert {weight.storage for weight in inspect(tmp_path / "otherwise").weights} == {Storage("float16")}
 

@@ -8,23 +8,20 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dopant.cost import Storage
 from dopant.errors import PlanError
 from dopant.layers.slots import Slot, slots
 from dopant.plan.plan import Plan
 from dopant.structures.base import Structure, StructuredWeight
 
 Start = Literal["new", "fit"]
-_STORAGE = "planned_storage"
 
 
 def apply_plan(model: nn.Module, plan: Plan, start: Start = "new", generator: torch.Generator | None = None) -> None:
     """Give each weight of `model` the structure that `plan` has for it; weights that have it already are kept.
 
     All new weights are made before the first is put in its place, so that an error leaves the model as it was. Frozen
-    ones stay frozen. Each weight remembers how the plan wants it written, see `planned_storage`: a file of the model
-    then has the planned bytes, but for how the places of non-zeros fall: a plan takes them to be evenly random. Copies
-    of the model remember too; a state dict does not.
+    ones stay frozen. Each weight remembers in `storage` how the plan wants it written: a file of the model then has the
+    planned bytes, but for how the places of non-zeros fall: a plan takes them to be evenly random.
 
     Args:
         model: the model planned for, or one with weights of the same names and shapes.
@@ -52,13 +49,7 @@ def apply_plan(model: nn.Module, plan: Plan, start: Start = "new", generator: to
         place.set(weight)
     storages = plan.storages()
     for place in slots(model):
-        setattr(place.weight, _STORAGE, storages[place.name])
-
-
-def planned_storage(weight: StructuredWeight) -> Storage | None:
-    """How the plan that was applied last wants the weight to be written; None if there was no plan."""
-    found = getattr(weight, _STORAGE, None)
-    return found if isinstance(found, Storage) else None
+        place.weight.storage = storages[place.name]
 
 
 def _check(model: nn.Module, place: Slot) -> None:

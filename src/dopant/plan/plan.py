@@ -37,6 +37,7 @@ class Place:
         lstm: whether an LSTM holds it.
         joint: whether it is the [x; h] matrix of an LSTM in one piece.
         structure: how it is kept now.
+        storage: how a file would write it now.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Place:
     lstm: bool = False
     joint: bool = False
     structure: Structure = field(default_factory=Dense)
+    storage: Storage = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class PlannedWeight:
     method: str | None
     structure: Structure
     cost: Cost
+    storage: Storage = FLOAT32
 
     @property
     def dense(self) -> Cost:
@@ -128,7 +131,7 @@ class Plan:
     Args:
         method: the method of all weights that no rule gives another.
         target: None where nothing is to be made smaller (`dense`) or the structures were given without one.
-        storage: how the numbers of the weights it decides about are written; those left alone stay float32.
+        storage: how the numbers of the weights it decides about are written; those left alone keep theirs.
         weights: every structured weight of the model, those left alone too.
         matches: (pattern, how many weights it decided).
         rest: what else the model holds, which no plan changes; None where it was made of places.
@@ -143,7 +146,7 @@ class Plan:
 
     def storages(self) -> dict[str, Storage]:
         """How each weight is written, by its name."""
-        return {w.name: FLOAT32 if w.method is None else self.storage for w in self.weights}
+        return {weight.name: weight.storage for weight in self.weights}
 
     def scope(self) -> Total:
         """The weights that the plan decides about: the factor is theirs."""
@@ -208,6 +211,7 @@ def places(model: nn.Module) -> list[Place]:
             slot.lstm,
             slot.lstm and slot.gates > 1 and bool(getattr(slot.holders[0][0], "joint", False)),
             slot.weight.structure,
+            slot.weight.storage,
         )
         for slot in slots(model)
     ]
@@ -241,8 +245,8 @@ def make_plan(
             and the storage.
         target: a `Target`, or what `parse_target` reads, then with `count` and `scope`.
         target_bytes: bytes, also as 1.2MB; instead of `target`.
-        storage: how the numbers of the weights decided about are written; all others stay float32. A model that the
-            plan is applied to is saved so.
+        storage: how the numbers of the weights decided about are written; all others as before. A model that the plan
+            is applied to is saved so.
         targets: patterns, or rules with a method or structure of their own; the first that matches wins.
         ignore: patterns of weights to leave alone.
         structure: all of a structure, or some of the method's options, for every weight without its own.
@@ -274,8 +278,9 @@ def make_plan(
     weights = []
     for place in found:
         name, kept = decided.get(place.name, (None, place.structure))
-        cost = kept.cost(place.shape, FLOAT32 if name is None else storage)
-        weights.append(PlannedWeight(place.name, place.shape, place.gates, name, kept, cost))
+        written = place.storage if name is None else storage
+        cost = kept.cost(place.shape, written)
+        weights.append(PlannedWeight(place.name, place.shape, place.gates, name, kept, cost, written))
     return Plan(method, target, storage, tuple(weights), matches.counts, rest)
 
 

@@ -76,7 +76,9 @@ def fill(
     ties: dict[int, Tensor] = {}  # matrices that layers of torch's may be tied to
     for name, (module, attribute) in parts.places.items():
         old = getattr(module, attribute)
-        new = _like(old, weights[config.tied.get(name, name)])
+        key = config.tied.get(name, name)
+        new = _like(old, weights[key])
+        new.storage = config.weights[key].storage
         if isinstance(old, DenseWeight) and isinstance(new, DenseWeight):
             ties[id(old.matrix)] = new.matrix
         setattr(module, attribute, new)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Storage
 from dopant.errors import FileError, InputError, KindError, did_you_mean
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
-from dopant.plan.apply import planned_storage
 from dopant.storage.config import (
     CONFIG,
     FILES,
@@ -80,7 +79,7 @@ def save(
         model: a `LanguageModel`, or any module that holds structured weights. Weights in training form are
             written in their stored form. Tensors other than weights keep their type, in a language model float32.
         storage: how the weights are written: one for all, or by a weight's name, float32 for those not named. None:
-            as the plan said that `apply_plan` carried out, float32 where there was none.
+            as each remembers it, see `StructuredWeight`: as its last plan said, or the file that it comes from.
         tokenizer: goes into `tokenizer.json`.
         recipe: the text of the resolved recipe, goes into `recipe.yaml`.
         extra: plain JSON to keep with the model.
@@ -163,7 +162,8 @@ def save_pretrained(
 ) -> Path:
     """Write a module of the user's own that holds structured weights; see `save`.
 
-    After `apply_plan` the file has the bytes that the plan told; `storage` is only to have others.
+    After `apply_plan` the file has the bytes that the plan told, and a model that was loaded is written as it was;
+    `storage` is only to have others.
     """
     return save(folder, model, storage=storage, force=force)
 
@@ -220,7 +220,7 @@ def _skeleton(headers: Headers) -> LanguageModel:
 def _storages(storage: Storage | Mapping[str, Storage] | None, parts: Contents) -> dict[str, Storage]:
     names = [slot.name for slot in parts.slots]
     if storage is None:
-        return {slot.name: planned_storage(slot.weight) or FLOAT32 for slot in parts.slots}
+        return {slot.name: slot.weight.storage for slot in parts.slots}
     if isinstance(storage, Storage):
         return dict.fromkeys(names, storage)
     for name in storage:

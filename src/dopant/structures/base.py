@@ -50,6 +50,8 @@ class StructuredWeight(nn.Module, ABC):
 
     Attributes:
         shape: (out, in).
+        storage: how a file is to write the weight: as the plan says that was applied last, or as the file had it that
+            it was loaded from; float32 where there was neither. Copies remember it, a state dict does not.
         row_masks: None, or one mask a path (see `paths`), each (out,), (batch, out) or (time, batch, out), that a
             training loop has set for a while; layers honour it, `to_dense`, `linear` and `rows` never do.
     """
@@ -57,6 +59,7 @@ class StructuredWeight(nn.Module, ABC):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape: Shape = (int(shape[0]), int(shape[1]))
+        self.storage = FLOAT32
         self.row_masks: tuple[Tensor, ...] | None = None
 
     @property
