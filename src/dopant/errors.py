@@ -91,9 +91,10 @@ def _operating_system(error: OSError) -> str:
 
 
 def _is_torch_memory(error: BaseException) -> bool:
-    """torch says so in the words of a RuntimeError."""
+    """torch says so in the words of a RuntimeError: on CUDA, on Windows, on Linux."""
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+    phrases = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)
 
 
 def did_you_mean(got: object, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.6) -> str:

@@ -136,6 +136,7 @@ def test_hmf_needs_the_matrices_apart(model: LanguageModel) -> None:
         ({"method": "lmf", "target": 5, "structure": {"shapes": [[2, 2], [2, 2]]}}, "'lmf' has no use for 'shapes'"),
         ({"method": "lmf", "target": 5, "structure": {"rnk": 3}}, "did you mean 'rank'"),
         ({"method": "lmf", "target": 5, "structure": {"rank": 2000}}, r"lstm.weight_l0: .*2000"),
+        ({"method": "hmd", "target": 5, "structure": {"rank": 700}}, r"lstm.weight_l0: .*700 is more than .*650×1300"),
         ({"method": "lmf", "target": 5, "structure": {"rank": 1000}}, "cannot be met"),
         ({"method": "lmf", "target": 5, "structure": {"kind": "lowrank"}}, "'lowrank' is unknown"),
         ({"method": "lmf", "target": 5, "structure": {"kind": "low_rank"}}, "needs rank"),

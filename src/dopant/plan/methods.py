@@ -176,12 +176,15 @@ def _low_rank(shape: Shape, options: Options) -> Family:
 
 
 def _hybrid(shape: Shape, options: Options) -> Family:
+    rank = LowRank(options.rank or 1)
+    _suiting(rank, shape)
+
     def make(dense_rows: int) -> Structure:
-        return hybrid(shape[0], dense_rows, LowRank(options.rank or 1))
+        return hybrid(shape[0], dense_rows, rank)
 
     if options.dense_rows is None:
         # under `rank` rows of rest a low rank saves nothing: the next size is all dense
-        return Knob(make, 0, max(0, shape[0] - (options.rank or 1)))
+        return Knob(make, 0, shape[0] - rank.rank)
     return _suiting(make(options.dense_rows), shape)
 
 

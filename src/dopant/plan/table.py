@@ -70,8 +70,8 @@ def _unused(plan: Plan) -> str:
     scope = plan.scope()
     limit = plan.target.limit(scope.dense.parameters)
     left = limit - (scope.cost.parameters if plan.target.count == "parameters" else scope.cost.stored_bytes)
-    coarse = f"; {left:,} of {limit:,} {plan.target.count} not used, the method's sizes being too coarse"
-    return coarse if left > _UNUSED * limit else ""
+    unused = f"; {left:,} of {limit:,} {plan.target.count} not used: the method's sizes, or those given, come no closer"
+    return unused if left > _UNUSED * limit else ""
 
 
 def _poor_products(plan: Plan) -> list[str]:
