@@ -53,7 +53,10 @@ def test_the_table_tells_what_is_no_structured_weight() -> None:
 def test_the_table_tells_what_of_the_budget_is_not_used() -> None:
     tiny = [Place("lstm.weight_l0", (512, 256), 4, lstm=True), Place("lstm.weight_l1", (512, 256), 4, lstm=True)]
     table = plan_table(make_plan(tiny, method="lmf", target="25x", count="parameters"))
-    assert "(scope: lstm); 1,269 of 10,485 parameters not used: the method's sizes, or those given, come no closer" in table
+    assert (
+        "(scope: lstm); 1,269 of 10,485 parameters not used: the method's sizes, or those given, come no closer"
+        in table
+    )
     assert "not used" not in plan_table(make_plan(tiny, target="25x", count="parameters"))
     given = make_plan(tiny, method="pruning", target="2x", structure=LowRank(3))
     assert "505,856 of 524,288 bytes not used: the method's sizes, or those given" in plan_table(given)

@@ -16,7 +16,7 @@ from dopant.errors import FileError, InputError, KindError
 from dopant.layers import Linear, slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
 from dopant.storage import folder as folder_module
-from dopant.storage import inspect, load_model, save
+from dopant.storage import inspect, load_model, read, save
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight, MaskedWeight, Sparse, SparseWeight
 
 TOKENS = torch.tensor([[1, 2], [3, 4], [29, 0]])
@@ -157,6 +157,28 @@ def test_an_old_folder_needs_force(tmp_path: Path, language_model: LanguageModel
     save(tmp_path / "m", language_model, recipe="new", force=True)
     assert load_model(tmp_path / "m").recipe == "new"
     assert os.listdir(tmp_path) == ["m"]
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_folder_that_is_replaced_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language_model: LanguageModel, times: int
+) -> None:
+    save(tmp_path / "m", language_model)
+    header, left = read.read_header, iter(range(times))
+
+    def replacing(*arguments: Any) -> Any:
+        if next(left, None) is not None:
+            with torch.no_grad():
+                next(language_model.parameters()).add_(1.0)
+            save(tmp_path / "m", language_model, force=True)
+        return header(*arguments)
+
+    monkeypatch.setattr(read, "read_header", replacing)
+    if times == 1:
+        assert torch.equal(load_model(tmp_path / "m").model(TOKENS)[0], language_model(TOKENS)[0])
+    else:
+        with pytest.raises(FileError, match="replaced again and again while it was read"):
+            load_model(tmp_path / "m")
 
 
 def test_force_deletes_nothing_but_a_model(tmp_path: Path, language_model: LanguageModel) -> None:

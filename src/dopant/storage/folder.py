@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ from dopant.storage.config import (
 from dopant.storage.contents import Contents, contents
 from dopant.storage.fill import converted, fill, plain_layout
 from dopant.storage.pack import SCALE, pack
-from dopant.storage.read import Headers, naming, read_headers, read_numbers, read_optional, unpack_weights
+from dopant.storage.read import Headers, naming, read_numbers, read_optional, read_whole, unpack_weights
 from dopant.storage.replace import written_beside
 from dopant.storage.strict_json import parse
 from dopant.storage.tensors import write_tensors
@@ -130,7 +131,10 @@ def load_model(folder: str | Path) -> LoadedModel:
     Raises:
         FileError: (or a subclass) no model folder, a damaged or hostile one, or that of another kind of model.
     """
-    headers = read_headers(folder)
+    return read_whole(folder, partial(_load, folder))
+
+
+def _load(folder: str | Path, headers: Headers) -> LoadedModel:
     if headers.config.kind != LANGUAGE_MODEL:
         raise KindError(
             f"{folder} holds the weights of a module of your own; build it and call "
@@ -182,7 +186,10 @@ def from_pretrained(model: nn.Module, folder: str | Path) -> nn.Module:
         TensorError: the folder's tensors are not those of this module.
         InputError: the module has a tensor on the meta device that is no part of its state.
     """
-    headers = read_headers(folder)
+    return read_whole(folder, partial(_filled, model, folder))
+
+
+def _filled(model: nn.Module, folder: str | Path, headers: Headers) -> nn.Module:
     model = converted(model, headers.config)
     parts = contents(model)
     with naming(folder):

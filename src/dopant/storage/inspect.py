@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from dopant.cost import Storage
 from dopant.storage.config import CONFIG, VERSION
 from dopant.storage.pack import check_types
-from dopant.storage.read import Headers, naming, read_headers
+from dopant.storage.read import Headers, naming, read_whole
 from dopant.structures.base import Shape, Structure
 from dopant.structures.description import describe
 
@@ -121,7 +122,10 @@ def inspect(folder: str | Path) -> Inspection:
     Raises:
         FileError: (or a subclass) no model folder, or one whose config and header contradict each other.
     """
-    headers = read_headers(folder)
+    return read_whole(folder, partial(_inspection, folder))
+
+
+def _inspection(folder: str | Path, headers: Headers) -> Inspection:
     config = headers.config
     stored = {
         name: StoredTensor(name, str(entry.dtype).removeprefix("torch."), entry.shape, entry.bytes)

@@ -6,10 +6,11 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from dopant.storage.pack import Layout, check_types, layout, unpack
 from dopant.storage.replace import existing
 from dopant.storage.tensors import Header, read_header, read_tensor
 from dopant.structures.base import StructuredWeight
+
+T = TypeVar("T")
+_TRIES = 20  # of reading a folder that is replaced meanwhile, each time
 
 
 @contextmanager
@@ -65,6 +69,25 @@ class Headers:
     def check(self, expected: Layout) -> None:
         """Raise TensorError unless the tensor file holds exactly these."""
         check_types(expected, {name: (e.dtype, e.shape) for name, e in self.tensors.tensors.items()})
+
+
+def read_whole(folder: str | Path, read: Callable[[Headers], T]) -> T:
+    """What `read` makes of a folder, all of it old or all of it new where another process replaces the folder.
+
+    Files are opened one after the other, so that some may be of the old folder and some of the new: what then goes wrong
+    is no fault of the folder, and it is read once more.
+
+    Raises:
+        FileError: (or a subclass) no model folder, a damaged one, or one that is replaced again and again.
+    """
+    for _ in range(_TRIES):
+        before = _identity(folder)
+        try:
+            return read(read_headers(folder))
+        except FileError:
+            if _identity(folder) == before:
+                raise
+    raise FileError(f"{folder} was replaced again and again while it was read; try again when it no longer is")
 
 
 def read_headers(folder: str | Path) -> Headers:
@@ -135,6 +158,15 @@ def check_finite(name: str, tensor: Tensor) -> None:
     """Raise TensorError if a tensor holds NaN or infinity."""
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise TensorError(f"tensor {name[:80]!r} holds values that are not finite")
+
+
+def _identity(folder: str | Path) -> tuple[int, int] | None:
+    """Of the folder that goes by this name now; None if there is none."""
+    try:
+        found = existing(Path(folder)).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_ctime_ns  # a number may be given again once its folder is removed
 
 
 def _checked(headers: Headers, name: str) -> bytes:
