@@ -185,12 +185,16 @@ def test_force_deletes_nothing_but_a_model(tmp_path: Path, language_model: Langu
     save(tmp_path / "m", language_model)
     (tmp_path / "m" / "thesis.tex").touch()
     (tmp_path / "file").touch()
-    for place, text in (("m", r"thesis\.tex"), ("file", "is a file")):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
+    for place, text in (("m", r"thesis\.tex"), ("file", "is a file"), ("other", "that is not ours: config.json lacks")):
         with pytest.raises(InputError, match=text):
             save(tmp_path / place, language_model, force=True)
     with pytest.raises(InputError, match="cannot be the name"):
         save("nul\0", language_model)
     assert (tmp_path / "m" / "thesis.tex").exists()
+    (tmp_path / "other" / "config.json").write_text('{"format": "dop')  # a damaged one gives way
+    load_model(save(tmp_path / "other", language_model, force=True))
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language_model: LanguageModel) -> None:

@@ -21,6 +21,7 @@ from dopant.models.language_model import LanguageModel, LanguageModelConfig
 from dopant.storage.config import (
     CONFIG,
     FILES,
+    FORMAT,
     LANGUAGE_MODEL,
     METADATA,
     MODULE,
@@ -270,7 +271,7 @@ def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage])
 
 
 def check_place(folder: Path, *, force: bool) -> None:
-    """See that a model may be saved there; with `force`, only a model folder with nothing else in it gives way.
+    """See that a model may be saved there; with `force`, only a model folder of ours, maybe damaged, with nothing else in it gives way.
 
     Raises:
         InputError: it may not; a mistyped path then costs nothing.
@@ -289,6 +290,20 @@ def check_place(folder: Path, *, force: bool) -> None:
             f"{folder} holds more than a model: {', '.join(strangers[:5])}; force would delete it, "
             "move it away or choose another place"
         )
+    if _is_strange(folder / CONFIG):
+        raise InputError(
+            f"{folder} holds a model that is not ours: {CONFIG} lacks format {FORMAT!r}; force would delete it, "
+            "move it away or choose another place"
+        )
+
+
+def _is_strange(config: Path) -> bool:
+    """Whether there is a config of somebody else's; what is no JSON may be a damaged one of ours."""
+    try:
+        data = json.loads(config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not isinstance(data, dict) or data.get("format") != FORMAT
 
 
 def _encode(name: str, text: str) -> bytes:

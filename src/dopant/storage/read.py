@@ -74,8 +74,8 @@ class Headers:
 def read_whole(folder: str | Path, read: Callable[[Headers], T]) -> T:
     """What `read` makes of a folder, all of it old or all of it new where another process replaces the folder.
 
-    Files are opened one after the other, so that some may be of the old folder and some of the new: what then goes wrong
-    is no fault of the folder, and it is read once more.
+    Files are opened one after the other, so that some may be of the old folder and some of the new: what then goes
+    wrong is no fault of the folder, and it is read once more.
 
     Raises:
         FileError: (or a subclass) no model folder, a damaged one, or one that is replaced again and again.
