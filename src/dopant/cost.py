@@ -80,11 +80,12 @@ def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int
     """
     if nonzeros == 0:
         return 0
-    q = (positions - nonzeros) / (positions + 1)
+    # q itself may round to 1; where nothing is left between non-zeros it is 0
+    log_q = math.log1p(-(nonzeros + 1) / (positions + 1)) if nonzeros < positions else -math.inf
     if storage.indices == "gaps":
-        return nonzeros + round(nonzeros * _geometric_quotient(q, ESCAPE))
+        return nonzeros + round(nonzeros * _geometric_quotient(log_q, ESCAPE))
     unary_bits, remainder_bits = min(
-        ((nonzeros * (1 + _geometric_quotient(q, 2**k)), nonzeros * k) for k in range(rice_parameters(positions))),
+        ((nonzeros * (1 + _geometric_quotient(log_q, 2**k)), nonzeros * k) for k in range(rice_parameters(positions))),
         key=sum,
     )
     return RICE_HEADER_BYTES + math.ceil(unary_bits / 8) + math.ceil(remainder_bits / 8)
@@ -98,7 +99,6 @@ def rice_parameters(positions: int) -> int:
     return max(1, min(31, positions.bit_length()))
 
 
-def _geometric_quotient(q: float, divisor: int) -> float:
+def _geometric_quotient(log_q: float, divisor: int) -> float:
     """Mean of floor(gap / divisor) for a geometric gap with P(gap >= g) = q^g."""
-    tail = float(q**divisor)
-    return tail / (1.0 - tail)
+    return -math.exp(divisor * log_q) / math.expm1(divisor * log_q)

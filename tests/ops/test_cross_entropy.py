@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -16,6 +17,14 @@ def test_equals_torch_in_value_and_gradient() -> None:
     expected.backward()
     assert torch.allclose(summed_cross_entropy(logits, targets) * 0.3, expected)
     assert torch.allclose(ours.grad, theirs.grad)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    logits = torch.randn(3, 4, requires_grad=True)
+    loss = summed_cross_entropy(logits, torch.tensor([0, 1, 2])).square()
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
 
 
 def test_stays_finite_where_the_target_is_nearly_impossible() -> None:

@@ -155,3 +155,9 @@ def test_any_bytes_are_refused_or_good(code: Indices, data: bytes, nonzeros: int
     assert len(positions) == nonzeros
     assert (np.diff(positions, prepend=-1) > 0).all()
     assert not len(positions) or positions[-1] < total
+
+
+@pytest.mark.parametrize(("code", "size"), [("gaps", 2**59 / 255), ("rice", (2**59 / 2**30 + 30) / 8)])
+def test_a_gap_may_be_as_long_as_floats_do_not_tell(code: Indices, size: float) -> None:
+    assert expected_index_bytes(2**60, 1, Storage(indices=code)) == pytest.approx(size, rel=1e-3)
+    assert expected_index_bytes(2**60, 2**60, Storage(indices="gaps")) == 2**60

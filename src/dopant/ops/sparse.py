@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +13,10 @@ from torch import Tensor
 
 from dopant.errors import InputError
 from dopant.ops.precision import without_autocast
+
+# torch calls its CSR support beta, and our users can do nothing about it. For the whole process: to catch it at each
+# call makes Python forget which warnings it has shown, and is not for several threads.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 _GATHER_ELEMENTS = 1 << 24  # the largest temporary of the plain-gather path
 
@@ -164,7 +166,7 @@ def _multiply(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_feat
             part = x[at : at + step].index_select(1, columns) * values
             output[at : at + step].index_add_(1, rows, part)
         return output
-    with _csr_is_beta(), without_autocast(x.device):
+    with without_autocast(x.device):
         matrix = _csr(values, rows, columns, (out_features, x.shape[1]))[0]
         # copied, not a view: autograd lets nobody change a view in place that a function of our own returned
         return x.new_empty(x.shape[0], out_features).copy_((matrix @ x.mT).mT)
@@ -180,7 +182,7 @@ def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
             left, right = g[at : at + step], x[at : at + step]
             total += (left.index_select(1, rows) * right.index_select(1, columns)).sum(0)
         return total
-    with _csr_is_beta(), without_autocast(x.device):
+    with without_autocast(x.device):
         pattern, order = _csr(x.new_zeros(rows.numel()), rows, columns, (g.shape[1], x.shape[1]))
         sampled = torch.sparse.sampled_addmm(pattern, g.mT, x, beta=0.0).values()
     return sampled if order is None else torch.empty_like(sampled).index_copy_(0, order, sampled)
@@ -212,11 +214,3 @@ def _csr(values: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -
     starts = rows.new_zeros(size[0] + 1)
     starts[1:] = torch.bincount(rows, minlength=size[0]).cumsum(0)
     return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False), order
-
-
-@contextmanager
-def _csr_is_beta() -> Iterator[None]:
-    """Torch calls its CSR support beta, once a process; our users can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*CSR.*beta")
-        yield

@@ -271,7 +271,7 @@ def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage])
 
 
 def check_place(folder: Path, *, force: bool) -> None:
-    """See that a model may be saved there; with `force`, only a model folder of ours, maybe damaged, with nothing else in it gives way.
+    """See that a model may be saved there; with `force`, only a model folder of ours with nothing else in it gives way.
 
     Raises:
         InputError: it may not; a mistyped path then costs nothing.
