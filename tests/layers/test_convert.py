@@ -90,6 +90,12 @@ def test_there_and_back_is_the_same_model(joint: bool) -> None:
     assert torch.allclose(back(TOKENS), model(TOKENS), atol=1e-6)
 
 
+def test_no_random_numbers_are_drawn() -> None:
+    model, before = Tagger(), torch.get_rng_state()
+    revert(convert(model))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_reverting_leaves_ours_alone_and_shares_nothing() -> None:
     ours = convert(Tagger())
     back = revert(ours)
@@ -263,6 +269,8 @@ def test_tied_matrices_of_an_lstm_stay_tied_or_are_refused() -> None:
     model.weight_hh_l1 = model.weight_hh_l0
     ours = convert(model, joint=False)
     assert ours.weight_hh_l1 is ours.weight_hh_l0
+    back = revert(ours)
+    assert back.weight_hh_l1 is back.weight_hh_l0
     with pytest.raises(InputError, match=r"weight_ih_l0 and weight_hh_l0 of LSTM ''.*tied.*joint=False"):
         convert(model)
 

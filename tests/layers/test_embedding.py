@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dopant.errors import InputError
 from dopant.layers import Embedding
 from dopant.layers.convert import convert, revert
 from dopant.plan import apply_plan, make_plan
@@ -36,6 +37,12 @@ def test_it_equals_torchs(padding_idx: int | None, index: Tensor, training: bool
     for layer in (ours, theirs):
         layer(index).square().sum().backward()
     assert torch.allclose(ours.weight.matrix.grad, theirs.weight.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("padding_idx", [12, -13])
+def test_padding_that_is_no_row_is_refused(padding_idx: int) -> None:
+    with pytest.raises(InputError, match=f"padding_idx {padding_idx} is no row of an embedding of 12"):
+        Embedding(12, 6, padding_idx, weight=LowRank(2).new((12, 6)))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -155,6 +155,13 @@ def test_what_cannot_be_planned(arguments: dict[str, Any], message: str) -> None
         make_plan(MEDIUM, **arguments)
 
 
+@pytest.mark.parametrize("pattern", ["decoder.weight", "re:decoder.*"])
+def test_the_other_name_of_a_tied_weight_is_told(pattern: str) -> None:
+    tied = LanguageModel(LanguageModelConfig(vocabulary=60, hidden=32, layers=2, tied=True))
+    with pytest.raises(PlanError, match=r"'decoder.weight', which is tied to 'embedding.weight'; name that one"):
+        make_plan(tied, method="lmf", target=5, scope="model", targets=[pattern])
+
+
 def test_the_closest_possible_target_is_possible() -> None:
     for method in METHODS:
         if method == "dense":

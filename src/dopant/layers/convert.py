@@ -115,7 +115,7 @@ _BEFORE = "_before_conversion_"
 
 def _ours(module: nn.Module, name: str, shared: dict[int, DenseWeight]) -> nn.Module | None:
     if type(module) is nn.Linear:
-        linear = Linear(1, 1, weight=_dense(module.weight, shared))
+        linear = Linear(1, 1, bias=False, weight=_dense(module.weight, shared))  # a bias would be drawn at random
         linear.in_features, linear.out_features = module.in_features, module.out_features
         linear.bias = module.bias
         return linear
@@ -249,7 +249,7 @@ def _theirs(module: nn.Module, shared: dict[int, nn.Parameter]) -> nn.Module | N
                 embedding.weight[module.padding_idx] = 0.0
         return embedding
     if isinstance(module, LSTM):
-        return _their_lstm(module)
+        return _their_lstm(module, shared)
     return None
 
 
@@ -264,7 +264,7 @@ def _parameter(matrix: Tensor, weight: StructuredWeight) -> nn.Parameter:
     return nn.Parameter(matrix.detach().clone(memory_format=torch.contiguous_format), requires_grad=trained)
 
 
-def _their_lstm(module: LSTM) -> nn.LSTM:
+def _their_lstm(module: LSTM, shared: dict[int, nn.Parameter]) -> nn.LSTM:
     with torch.device("meta"):
         lstm = nn.LSTM(**{name: getattr(module, name) for name in _LSTM_OPTIONS})
     for suffix in _suffixes(module):
@@ -276,8 +276,7 @@ def _their_lstm(module: LSTM) -> nn.LSTM:
                 setattr(lstm, kind + suffix, _parameter(part, weight))
         kinds = () if module.joint else ("weight_ih", "weight_hh")
         for kind in (*kinds, "weight_hr") if module.proj_size else kinds:
-            weight = module._weight(kind + suffix)
-            setattr(lstm, kind + suffix, _parameter(weight.to_dense(), weight))
+            setattr(lstm, kind + suffix, _formed(module._weight(kind + suffix), shared))
         if module.bias:
             bias = module.get_parameter("bias" + suffix)
             for name, value in (("bias_ih", bias.detach().clone()), ("bias_hh", torch.zeros_like(bias))):

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dopant.errors import InputError
 from dopant.layers.kernel import INDICES, Kernel, kernel_for
 from dopant.layers.row_masks import masked_rows
 from dopant.structures import Dense, DenseWeight, StructuredWeight
@@ -20,6 +21,9 @@ class Embedding(nn.Module):
         padding_idx: an index whose row passes no gradient on, as in torch.nn.Embedding. Of a weight that is not dense,
             which cannot keep one row apart from the others, that row counts as zeros here.
         weight: a structured weight of shape (num_embeddings, embedding_dim); by default new, dense and normal.
+
+    Raises:
+        InputError: `padding_idx` is no row.
     """
 
     def __init__(
@@ -34,6 +38,10 @@ class Embedding(nn.Module):
         self.kernel: Kernel | None = None
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise InputError(
+                f"padding_idx {padding_idx} is no row of an embedding of {num_embeddings}; give one of those"
+            )
         self.padding_idx = padding_idx + num_embeddings if padding_idx is not None and padding_idx < 0 else padding_idx
         if weight is None:
             matrix = torch.randn(num_embeddings, embedding_dim)

@@ -38,6 +38,7 @@ class Place:
         joint: whether it is the [x; h] matrix of an LSTM in one piece.
         structure: how it is kept now.
         storage: how a file would write it now.
+        aliases: other names of the same weight, where it is tied.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Place:
     joint: bool = False
     structure: Structure = field(default_factory=Dense)
     storage: Storage = FLOAT32
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ def places(model: nn.Module) -> list[Place]:
             slot.lstm and slot.gates > 1 and bool(getattr(slot.holders[0][0], "joint", False)),
             slot.weight.structure,
             slot.weight.storage,
+            slot.aliases,
         )
         for slot in slots(model)
     ]
@@ -302,7 +305,8 @@ def _match(found: list[Place], scope: str, rules: list[Rule] | None, ignore: Seq
         raise PlanError("the model has no LSTM weights; choose scope model, or re: and an expression for names")
     outside = [name for name in names if name not in inside]
     patterns = None if rules is None else [rule.pattern for rule in rules]
-    matches = match(inside, patterns, ignore, outside=outside)
+    tied = {alias: place.name for place in found for alias in place.aliases}
+    matches = match(inside, patterns, ignore, outside=outside, tied=tied)
     if not matches.chosen:
         raise PlanError(f"no weight in scope {scope!r} is left to plan: targets and ignore leave none over")
     return matches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dopant.errors import PlanError, did_you_mean
@@ -44,6 +44,7 @@ def match(
     ignore: Sequence[str] = (),
     *,
     outside: Sequence[str] = (),
+    tied: Mapping[str, str] | None = None,
 ) -> Matches:
     """Divide `names` among the patterns of `targets`, less those that `ignore` means.
 
@@ -56,6 +57,7 @@ def match(
         targets: None for every name.
         ignore: patterns of names to leave alone.
         outside: names the model has but that are not on offer; they only make messages better.
+        tied: further names of weights -> the name that counts; likewise.
 
     Raises:
         PlanError: a pattern is malformed, or decides nothing: it matches no name, or others took all it matches.
@@ -75,7 +77,7 @@ def match(
         for position, pattern in enumerate(patterns):
             count = sum(won == position for won in decided.values())
             if count == 0:
-                raise PlanError(_no_match(pattern, names, outside))
+                raise PlanError(_no_match(pattern, names, outside, tied or {}))
             counts.append((pattern, count))
     return Matches(chosen, tuple(ignored), tuple(counts))
 
@@ -96,7 +98,7 @@ def _compile(pattern: str) -> re.Pattern[str] | None:
         raise PlanError(f"pattern {pattern!r} is no regular expression: {error}") from None
 
 
-def _no_match(pattern: str, names: Sequence[str], outside: Sequence[str]) -> str:
+def _no_match(pattern: str, names: Sequence[str], outside: Sequence[str], tied: Mapping[str, str]) -> str:
     taken = [name for name in names if matches(pattern, name)]
     if taken:
         return (
@@ -106,6 +108,9 @@ def _no_match(pattern: str, names: Sequence[str], outside: Sequence[str]) -> str
     elsewhere = [name for name in outside if matches(pattern, name)]
     if elsewhere:
         return f"pattern {pattern!r} matches only {_listed(elsewhere)}, outside the scope; widen the scope"
+    alias = next((alias for alias in tied if matches(pattern, alias)), None)
+    if alias is not None:
+        return f"pattern {pattern!r} matches {alias!r}, which is tied to {tied[alias]!r}; name that one, it means both"
     text = f"pattern {pattern!r} matches no weight"
     expression = _compile(pattern)
     if expression is not None:
