@@ -183,6 +183,8 @@ def test_the_fingerprint_tells_plans_apart() -> None:
     plans = [make_plan(MEDIUM, method=m, target=t) for m in ("pruning", "lmf") for t in (10, 25)]
     plans.append(make_plan(MEDIUM, method="lmf", target=25, storage=Storage("float16")))
     assert len({plan.fingerprint for plan in plans}) == len(plans)
+    whole, real = (make_plan(MEDIUM, target=Target(factor=factor)) for factor in (4, 4.0))
+    assert whole.fingerprint == real.fingerprint
     assert all(len(plan.fingerprint) == 64 for plan in plans)
 
 

@@ -44,7 +44,7 @@ def test_a_plain_number_of_bytes() -> None:
     ("value", "message"),
     [
         ("nan", "no finite number"),
-        ("infx", "no finite number"),
+        ("infx", "inf is no finite number"),
         (math.inf, "no finite number"),
         pytest.param(10**400, "no finite number", id="beyond all floats"),
         ("1e999x", "no finite number"),
@@ -55,9 +55,12 @@ def test_a_plain_number_of_bytes() -> None:
         ("", "is no number"),
         ("25%", "is no number"),
         (True, "is no number"),
-        (None, "is no number"),
+        (None, "give one of the two"),
+        ([25], "is no number"),
         ("0B", "less than one byte"),
         ("1e40MB", "more than any file"),
+        ("1e999999999MB", "more than any file"),
+        ("1e-999999999MB", "less than one byte"),
     ],
 )
 def test_what_is_no_target(value: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
@@ -50,8 +51,7 @@ class Target:
         if (self.factor is None) == (self.bytes is None):
             raise PlanError("a target is a factor or a number of bytes: give one of the two")
         if self.factor is not None:
-            if not _is_finite(self.factor):
-                raise PlanError(f"target {str(self.factor)[:40]!r} is no finite number; write a factor such as 25x")
+            object.__setattr__(self, "factor", _number(self.factor))  # 25 and 25.0 are one target, of one fingerprint
             if self.factor < 1:
                 raise PlanError(
                     f"target {self.factor:g}x is below 1x, which would make the weights larger; a factor says "
@@ -96,23 +96,14 @@ def parse_target(value: str | float, count: Count = "bytes", scope: str = "lstm"
     """
     if isinstance(value, str):
         text = value.strip()
-        factor = _FACTOR.fullmatch(text)
-        if factor:
-            return Target(factor=float(factor[1]), count=count, scope=scope)
-        if _BYTES.fullmatch(text):
+        if factor := _FACTOR.fullmatch(text):
+            value = float(factor[1])
+        elif _BYTES.fullmatch(text):
             return Target(bytes=parse_bytes(text), count="bytes", scope=scope)
-        try:
-            number = float(text.rstrip("xX×"))
-        except ValueError:
-            raise PlanError(
-                f"target {value!r} is no number; write a factor such as 25x, or bytes such as 1.2MB"
-            ) from None
-        return Target(factor=number, count=count, scope=scope)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise PlanError(f"target {value!r} is no number; write a factor such as 25x, or bytes such as 1.2MB")
-    if not _is_number(value):  # such as NumPy's
-        value = float(value)
-    return Target(factor=float(value) if _is_finite(value) else value, count=count, scope=scope)
+        else:
+            with suppress(ValueError):  # such as nan and -25x
+                value = float(text.rstrip("xX×"))
+    return Target(factor=value, count=count, scope=scope)  # type: ignore[arg-type]  # what is no number is refused there
 
 
 def parse_bytes(value: str | int) -> int:
@@ -126,13 +117,16 @@ def parse_bytes(value: str | int) -> int:
     parts = _BYTES.fullmatch(str(value).strip())
     if not parts:
         raise PlanError(f"{value!r} is no number of bytes; write 1200000, 1.2MB, 800kB or 1MiB")
-    try:
-        size = int(Fraction(parts[1].rstrip(".")) * _UNITS[(parts[2] or "b").lower()])
-    except (ValueError, OverflowError):
-        raise PlanError(f"{value!r} is no number of bytes; write 1200000, 1.2MB, 800kB or 1MiB") from None
+    unit = _UNITS[(parts[2] or "b").lower()]
+    size: float | Fraction = float(parts[1]) * unit
+    if 0.5 < size < 2**63:  # what is far outside may have an exponent that no exact number has room for
+        try:
+            size = Fraction(parts[1].rstrip(".")) * unit
+        except ValueError:
+            raise PlanError(f"{value!r} is no number of bytes; write 1200000, 1.2MB, 800kB or 1MiB") from None
     if not 1 <= size < 2**63:
         raise PlanError(f"{value!r} is {'less than one byte' if size < 1 else 'more than any file holds'}")
-    return size
+    return int(size)
 
 
 def check_scope(scope: str) -> None:
@@ -145,12 +139,14 @@ def check_scope(scope: str) -> None:
         )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
+def _number(value: object) -> float:
+    """A factor as a float, NumPy's numbers too; PlanError unless it is finite."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise PlanError(f"target {str(value)[:40]!r} is no number; write a factor such as 25x, or bytes such as 1.2MB")
     try:
-        return isinstance(value, (int, float)) and _is_number(value) and math.isfinite(value)
+        number = float(value)
     except OverflowError:  # a whole number beyond all floats
-        return False
+        number = math.inf
+    if not math.isfinite(number):
+        raise PlanError(f"target {number} is no finite number; write a factor such as 25x")
+    return number
