@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dopant.errors import InputError
+
 Values = Literal["float32", "float16", "int8"]
 Indices = Literal["gaps", "rice"]
 
@@ -20,6 +22,9 @@ class Storage:
 
     ``int8`` keeps one float16 scale a row. ``gaps`` spends a byte on a non-zero (255 skips 255 positions);
     ``rice`` is the entropy-coded form for the smallest file (Golomb-Rice, the best parameter for each matrix).
+
+    Raises:
+        InputError: a type or code that is not known.
     """
 
     values: Values = "float32"
@@ -31,7 +36,7 @@ class Storage:
             ("indices", self.indices, get_args(Indices)),
         ):
             if value not in known:
-                raise ValueError(f"storage {name} {value!r} is not known; choose one of {', '.join(known)}")
+                raise InputError(f"storage {name} {value!r} is not known; choose one of {', '.join(known)}")
 
     def __str__(self) -> str:
         return f"{self.values} values, {self.indices} indices"
