@@ -15,6 +15,9 @@ from dopant.layers.linear import Linear
 from dopant.layers.lstm import LSTM
 from dopant.structures import DenseWeight, StructuredWeight
 
+CONVERTED = (nn.Linear, nn.Embedding, nn.LSTM)
+"""torch's layers that become ours."""
+
 
 def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = ()) -> nn.Module:
     """A copy of a model in which every nn.Linear, nn.Embedding and nn.LSTM is ours, with dense weights.
@@ -141,13 +144,13 @@ def _refuse(model: nn.Module, kept: set[nn.Module]) -> None:
     weight, and a compiled layer, whose forward is bound to the layer that it was made of.
     """
     for name, module in model.named_modules():
-        if type(module) in _CONVERTED and module not in kept and any(map(vars(module).get, _HOOKS)):
+        if type(module) in CONVERTED and module not in kept and any(map(vars(module).get, _HOOKS)):
             raise InputError(
                 f"{type(module).__name__} {name!r} has hooks, which conversion would lose; remove them first (as with "
                 f"torch.nn.utils.remove_weight_norm), or leave the layer as it is with ignore=[{name!r}]"
             )
         compiled = module._modules.get("_orig_mod")
-        if type(compiled) in _CONVERTED and compiled not in kept:
+        if type(compiled) in CONVERTED and compiled not in kept:
             raise InputError(
                 f"{type(compiled).__name__} {name!r} is compiled, and would go on computing with the layer it was made "
                 "of; convert first and compile then: torch.compile(dopant.convert(layer))"
@@ -160,7 +163,6 @@ def _refuse(model: nn.Module, kept: set[nn.Module]) -> None:
             )
 
 
-_CONVERTED = (nn.Linear, nn.Embedding, nn.LSTM)
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",

@@ -56,11 +56,14 @@ def slots(model: nn.Module) -> list[Slot]:
     Weights nest (a doped weight holds two others); what lies inside a structured weight is its own affair.
     """
     found: dict[int, list[tuple[str, nn.Module, str]]] = {}
-    for prefix, module in model.named_modules():
+    inside: set[nn.Module] = set()
+    for prefix, module in model.named_modules():  # what holds a module comes before it
         if isinstance(module, StructuredWeight):
+            inside.update(module.modules())
+        if module in inside:
             continue
         for attribute, child in module._modules.items():  # named_children would leave out a tied weight
-            if isinstance(child, StructuredWeight) and not _inside_weight(model, prefix):
+            if isinstance(child, StructuredWeight):
                 name = f"{prefix}.{attribute}" if prefix else attribute
                 found.setdefault(id(child), []).append((name, module, attribute))
     return [_slot(places) for places in found.values()]
@@ -76,12 +79,3 @@ def _slot(places: list[tuple[str, nn.Module, str]]) -> Slot:
         gates=4 if lstm and not attribute.startswith("weight_hr") else 1,
         lstm=lstm,
     )
-
-
-def _inside_weight(model: nn.Module, prefix: str) -> bool:
-    module = model
-    for part in prefix.split(".") if prefix else []:
-        if isinstance(module, StructuredWeight):
-            return True
-        module = getattr(module, part)
-    return False

@@ -6,7 +6,6 @@ W = sum_r factors[0][r] ⊗ factors[1][r] ⊗ ..., a matrix of prod(a_i) rows an
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -205,10 +204,10 @@ def nearest_kronecker(matrix: Tensor, shapes: Sequence[Shape], terms: int = 1) -
     return [factor.to(matrix.dtype).contiguous() for factor in _balance(factors)]
 
 
-def factor_shapes(shape: Shape, count: int = 2) -> list[tuple[Shape, ...]]:
-    """All ways to write `shape` as `count` factor shapes, ((a_1, b_1), (a_2, b_2), ...), ascending."""
-    rows, columns = _factorisations(shape[0], count), _factorisations(shape[1], count)
-    return [tuple(zip(a, b, strict=True)) for a, b in itertools.product(rows, columns)]
+def factor_shapes(shape: Shape) -> list[tuple[Shape, Shape]]:
+    """All ways to write `shape` as two factor shapes, ((a_1, b_1), (a_2, b_2)), ascending."""
+    rows, columns = shape
+    return [((a, b), (rows // a, columns // b)) for a in _divisors(rows) for b in _divisors(columns)]
 
 
 def _check_shapes(matrix: Tensor, shapes: Sequence[Shape]) -> None:
@@ -223,15 +222,8 @@ def _check_shapes(matrix: Tensor, shapes: Sequence[Shape]) -> None:
         )
 
 
-def _factorisations(number: int, count: int) -> list[tuple[int, ...]]:
-    if count == 1:
-        return [(number,)]
-    return [
-        (divisor, *rest)
-        for divisor in range(1, number + 1)
-        if number % divisor == 0
-        for rest in _factorisations(number // divisor, count - 1)
-    ]
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def _split(matrix: Tensor, shapes: list[Shape], terms: int) -> list[Tensor]:

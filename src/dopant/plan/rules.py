@@ -18,12 +18,10 @@ class Matches:
     Args:
         chosen: name -> position in `targets` of the pattern that won it, in the order of the names; with no
             `targets` every name that is not ignored, at position -1.
-        ignored: the names that an `ignore` pattern took out.
         counts: (pattern, how many names it decided), targets before ignores.
     """
 
     chosen: dict[str, int]
-    ignored: tuple[str, ...]
     counts: tuple[tuple[str, int], ...]
 
 
@@ -79,7 +77,7 @@ def match(
             if count == 0:
                 raise PlanError(_no_match(pattern, names, outside, tied or {}))
             counts.append((pattern, count))
-    return Matches(chosen, tuple(ignored), tuple(counts))
+    return Matches(chosen, tuple(counts))
 
 
 def _first(patterns: Sequence[str], name: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dopant.cost import Storage
@@ -65,7 +65,7 @@ class FolderConfig:
                 name: {
                     "structure": describe(entry.structure),
                     "shape": list(entry.shape),
-                    "storage": {"values": entry.storage.values, "indices": entry.storage.indices},
+                    "storage": asdict(entry.storage),
                 }
                 for name, entry in self.weights.items()
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def contents(model: nn.Module) -> Contents:
     plain: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if any(name[:end] in inside for end in _ends(name)):
+        if is_under(name, inside):
             continue
         if not isinstance(tensor, Tensor):
             raise InputError(f"{name!r} is a {type(tensor).__name__}, not a tensor; a model file cannot hold it")
@@ -60,5 +61,6 @@ def contents(model: nn.Module) -> Contents:
     return Contents(found, plain, tied)
 
 
-def _ends(name: str) -> list[int]:
-    return [place for place, letter in enumerate(name) if letter == "."]
+def is_under(name: str, places: Container[str]) -> bool:
+    """Whether a dotted name begins with that of one of `places`."""
+    return any(name[:end] in places for end, letter in enumerate(name) if letter == ".")

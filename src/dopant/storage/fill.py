@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dopant.errors import InputError, TensorError
-from dopant.layers.convert import convert
+from dopant.layers.convert import CONVERTED, convert
 from dopant.storage.config import FolderConfig
 from dopant.storage.contents import Contents
 from dopant.storage.pack import Layout, TensorType
@@ -16,13 +16,11 @@ from dopant.storage.read import Headers, check_finite
 from dopant.structures.base import StructuredWeight
 from dopant.structures.dense import DenseWeight
 
-_TORCH_LAYERS = (nn.Linear, nn.Embedding, nn.LSTM)
-
 
 def converted(model: nn.Module, config: FolderConfig) -> nn.Module:
     """A copy of a module in which those of torch's layers are ours that were ours when the folder was written."""
     names = {*config.weights, *config.tied}
-    layers = {name for name, module in model.named_modules() if type(module) in _TORCH_LAYERS}
+    layers = {name for name, module in model.named_modules() if type(module) in CONVERTED}
     stored = layers & {name.rpartition(".")[0] for name in names}
     split = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2].startswith("weight_ih_")} & layers
     if split:

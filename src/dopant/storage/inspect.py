@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from dopant.cost import Storage
 from dopant.storage.config import CONFIG, VERSION
-from dopant.storage.pack import check_types
+from dopant.storage.contents import is_under
+from dopant.storage.pack import check_types, layout
 from dopant.storage.read import Headers, naming, read_whole
 from dopant.structures.base import Shape, Structure
 from dopant.structures.description import describe
@@ -103,7 +104,7 @@ class Inspection:
                     "tied": list(weight.tied),
                     "structure": describe(weight.structure),
                     "shape": list(weight.shape),
-                    "storage": {"values": weight.storage.values, "indices": weight.storage.indices},
+                    "storage": asdict(weight.storage),
                     "parameters": weight.parameters,
                     "macs": weight.macs,
                     "stored_bytes": weight.stored_bytes,
@@ -131,15 +132,15 @@ def _inspection(folder: str | Path, headers: Headers) -> Inspection:
         name: StoredTensor(name, str(entry.dtype).removeprefix("torch."), entry.shape, entry.bytes)
         for name, entry in headers.tensors.tensors.items()
     }
-    groups = _by_weight(headers)
-    owned = [name for names in groups.values() for name in names]
-    entries = headers.tensors.tensors
     with naming(folder):
-        check_types(headers.weight_layout(), {name: (entries[name].dtype, entries[name].shape) for name in owned})
+        expected = headers.weight_layout()
+        entries = headers.tensors.tensors
+        owned = [name for name in entries if is_under(name, config.weights)]  # nothing else may lie there
+        check_types(expected, {name: (entries[name].dtype, entries[name].shape) for name in owned})
     weights = []
     for name, entry in config.weights.items():
         cost = entry.structure.cost(entry.shape, entry.storage)
-        tensors = tuple(stored[key] for key in groups[name])
+        tensors = tuple(stored[f"{name}.{key}"] for key in layout(entry.structure, entry.shape, entry.storage))
         weights.append(
             StoredWeight(
                 name=name,
@@ -159,23 +160,10 @@ def _inspection(folder: str | Path, headers: Headers) -> Inspection:
         kind=config.kind,
         model=config.model,
         weights=tuple(weights),
-        plain=tuple(tensor for name, tensor in stored.items() if name not in set(owned)),
+        plain=tuple(tensor for name, tensor in stored.items() if name not in expected),
         file_bytes=_file_bytes(headers),
         extra=config.extra,
     )
-
-
-def _by_weight(headers: Headers) -> dict[str, list[str]]:
-    """The names of the tensors that lie under each weight's name."""
-    groups: dict[str, list[str]] = {name: [] for name in headers.config.weights}
-    for tensor in headers.tensors.tensors:
-        parts = tensor.split(".")
-        for end in range(1, len(parts)):
-            name = ".".join(parts[:end])
-            if name in groups:
-                groups[name].append(tensor)
-                break
-    return groups
 
 
 def _file_bytes(headers: Headers) -> dict[str, int]:

@@ -79,9 +79,9 @@ class StructuredWeight(nn.Module, ABC):
     def rows(self, index: Tensor) -> Tensor:
         """index (...) of integers -> (..., in); equals self.to_dense()[index] without forming it."""
 
-    @abstractmethod
     def cost(self, storage: Storage = FLOAT32) -> Cost:
-        """The exact cost of this weight in its stored form."""
+        """The exact cost of this weight in its stored form: its structure's, unless that depends on the entries."""
+        return self.structure.cost(self.shape, storage)
 
     def paths(self) -> tuple[StructuredWeight, ...]:
         """The summands of W that training may treat apart: (structure, overlay) when doped, else (self,)."""

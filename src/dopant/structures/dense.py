@@ -61,7 +61,3 @@ class DenseWeight(StructuredWeight):
     def rows(self, index: Tensor) -> Tensor:
         """A look-up."""
         return F.embedding(index, self.matrix)
-
-    def cost(self, storage: Storage = FLOAT32) -> Cost:
-        """As the description says: nothing depends on the entries."""
-        return self.structure.cost(self.shape, storage)

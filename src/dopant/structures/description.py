@@ -8,12 +8,6 @@ from typing import Any
 from dopant.errors import FileError, InputError, KindError
 from dopant.structures.base import KINDS, OMITTED, Structure
 
-# importing a structure's module registers its kind
-from dopant.structures.dense import Dense as _Dense  # noqa: F401
-from dopant.structures.doped import Doped as _Doped  # noqa: F401
-from dopant.structures.kronecker import Kronecker as _Kronecker  # noqa: F401
-from dopant.structures.stacked import Stacked as _Stacked  # noqa: F401
-
 _MAX_DEPTH = 16
 _MAX_INT = 2**48
 

@@ -113,7 +113,3 @@ class KroneckerWeight(StructuredWeight):
     def rows(self, index: Tensor) -> Tensor:
         """A row of a product is the product of rows."""
         return kronecker_rows(self.factors, index)
-
-    def cost(self, storage: Storage = FLOAT32) -> Cost:
-        """As the description says: nothing depends on the entries."""
-        return self.structure.cost(self.shape, storage)

@@ -88,7 +88,3 @@ class LowRankWeight(StructuredWeight):
     def rows(self, index: Tensor) -> Tensor:
         """Rows of left, times right."""
         return F.embedding(index, self.left) @ self.right
-
-    def cost(self, storage: Storage = FLOAT32) -> Cost:
-        """As the description says: nothing depends on the entries."""
-        return self.structure.cost(self.shape, storage)
