@@ -208,16 +208,26 @@ def test_hostile_headers(tmp_path: Path, language_model: LanguageModel, forge: C
         load_model(folder)
 
 
-def test_a_surplus_tensor(tmp_path: Path, language_model: LanguageModel, forge: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("name", "functions"), [("surplus", [load_model]), ("lstm.weight_l0.x", [load_model, inspect])]
+)
+def test_a_surplus_tensor(
+    tmp_path: Path,
+    language_model: LanguageModel,
+    forge: Callable[..., None],
+    name: str,
+    functions: list[Callable[[Path], Any]],
+) -> None:
     folder = save(tmp_path / "m", language_model)
 
     def add(entries: Config) -> None:
         end = max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
-        entries["surplus"] = {"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}
+        entries[name] = {"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}
 
     forge(folder, header=add, data=lambda body: body + b"evil")
-    with pytest.raises(TensorError, match=told_of(folder, "'surplus' belongs to nothing")):
-        load_model(folder)
+    for function in functions:
+        with pytest.raises(TensorError, match=told_of(folder, f"'{name}' belongs to nothing")):
+            function(folder)
 
 
 @pytest.mark.parametrize(
