@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def test_without_a_dense_row_nothing_is_lost_or_gained(tiny: Callable[..., Recip
     assert report.dense is not None
 
 
-def test_a_recovery_has_the_sizes_and_schedule_of_the_dense_model(dense_folder: Path, tmp_path: Path) -> None:
+def test_a_recovery_has_the_sizes_and_epochs_of_the_dense_model(dense_folder: Path, tmp_path: Path) -> None:
     recipe = recovery_recipe("doped-kronecker", dense_folder, ["training.epochs=7"])
     assert (recipe.start, recipe.method, recipe.model.hidden, recipe.training.batch) == (
         "dense",
@@ -243,6 +244,29 @@ def test_a_recovery_has_the_sizes_and_schedule_of_the_dense_model(dense_folder: 
     )
     with pytest.raises(InputError, match=r"has no recipe\.yaml, so nothing says how it was trained"):
         recovery_recipe("lmf", tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ("{}", (1.0, 0.5, 0.4)),
+        ("{co_matrix_dropout: {rate: 0.1}}", (1.0, 0.5, 0.4)),
+        ("{sparsify: {begin: 0.45}}", (1.0, 0.5, 0.5)),
+        ("{decay: 0.7}", (0.7, 1.0, 0.5)),
+        ("{average_from: 1.0}", (0.25, 1.0, 0.5)),
+        ("{constant_epochs: 3}", (0.25, 1.0, 0.5)),
+    ],
+)
+def test_a_recovery_is_averaged_unless_its_file_says_how_the_rate_falls(
+    training: str, expected: tuple[float, ...], dense_folder: Path, tmp_path: Path
+) -> None:
+    trained, own = tmp_path / "dense", tmp_path / "own.yaml"
+    trained.mkdir()
+    text = (dense_folder / "recipe.yaml").read_text()
+    (trained / "recipe.yaml").write_text(re.sub(r"decay: \S+", "decay: 0.25", text))
+    own.write_text(f"method: doped-kronecker\ntraining: {training}\n")
+    how = recovery_recipe(str(own), trained, []).training
+    assert (how.decay, how.average_from, how.sparsify.end) == expected
 
 
 def test_the_model_of_a_recipe_s_file_is_followed(corpus: Corpus, tmp_path: Path) -> None:

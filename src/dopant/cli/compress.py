@@ -79,8 +79,9 @@ def compress(
 ) -> None:
     """Make a trained model small, and recover.
 
-    The structures are fitted to the trained weights, then trained on with the schedule of the dense model, or that of
-    the recipe's file if it says one.
+    The structures are fitted to the trained weights, then trained on for as many epochs as the dense model was. The
+    learning rate is held, and the mean of the weights over the second half is kept; a recipe's file that says
+    otherwise is followed.
     """
     from dopant.recipes.pipeline import compress as run
     from dopant.train.memory import keep_freed_memory

@@ -31,8 +31,13 @@ from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
 from dopant.storage.replace import written_beside
 
-_RECOVERY = ("batch", "unroll", "clip", "epochs", "learning_rate", "constant_epochs", "decay")
+_RECOVERY = ("batch", "unroll", "clip", "epochs", "learning_rate")
 """What the training of a recovery has from that of the dense model."""
+
+_FALL = ("constant_epochs", "decay")
+_HELD = {"decay": 1.0, "average_from": 0.5, "sparsify.end": 0.4}
+"""The rest, see docs/decisions/0015-averaging.md: the rate is held, and weights are averaged once pruning is over.
+Where a recipe's file says something of the rate or the mean, the rate falls as the dense model's, but for that."""
 
 
 def compare(
@@ -216,9 +221,10 @@ def _own_size(sources: Iterable[str]) -> str:
 
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:
-    """A recipe made to start from a trained dense model: of its sizes and vocabulary, recovered as that was trained.
+    """A recipe made to start from a trained dense model: of its sizes and vocabulary, trained on for as long.
 
-    A recipe's file that says how to train, or which dropout to have, is followed.
+    The rate is held, and the weights of the second half are averaged. A recipe's file that says how to train, or which
+    dropout to have, is followed.
     """
     if not dense.is_dir():
         raise InputError(f"there is no model folder at {dense}; name the folder of a trained dense model")
@@ -227,11 +233,14 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override])
         raise InputError(f"{dense} has no recipe.yaml, so nothing says how it was trained; compress a model of `train`")
     before = read_recipe(trained)
     model = before.model.model_dump(exclude={"joint"}, exclude_none=True)
-    training = before.training.model_dump(include=set(_RECOVERY))
+    own = {key for key in written_keys(name) if key.startswith("training.") or key == "model.dropout"}
+    held = own.isdisjoint(f"training.{key}" for key in (*_FALL, "average_from"))
+    training = before.training.model_dump(include={*_RECOVERY, *(() if held else _FALL)}) | (_HELD if held else {})
+    if "training.sparsify" in own:  # of a ramp that a file describes, no part is ours
+        own.add("training.sparsify.end")
     theirs = {f"model.{key}": value for key, value in model.items()}
     theirs |= {f"training.{key}": value for key, value in training.items()}
     theirs |= {f"tokenizer.{key}": value for key, value in before.tokenizer.model_dump().items()}
-    own = {key for key in written_keys(name) if key.startswith("training.") or key == "model.dropout"}
     kept = [Override(key, value, str(trained)) for key, value in theirs.items() if key not in own]
     return read_recipe(name, [*kept, "start=dense", *overrides])
 
