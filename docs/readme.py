@@ -2,8 +2,9 @@
 
 `table` is the whole comparison, or some of its rows (`rows=dense,pruning` after the record); `curves` the last epoch
 of every row: where a model overfits, the two part; `epochs` the validation perplexities of rows as they train; `bench`
-is a benchmark; `factors` the picture of an experiment's sweep; `paths` that of a doped row's two paths, drawn here. The
-record of an experiment that has not been run yet may be missing; then the page says how to make it.
+is a benchmark, `times` its picture; `factors` the picture of an experiment's sweep, `bytes` that of a comparison,
+`paths` that of a doped row's two paths. The record of an experiment that has not been run yet may be missing; then the
+page says how to make it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dopant.bench import cells
+from dopant.bench.picture import draw
 from dopant.bench.record import Bench
 from dopant.bench.table import markdown as bench_markdown
 from dopant.report.drawing import WIDE
-from dopant.report.plots import path_contributions
+from dopant.report.plots import path_contributions, perplexity_against_bytes
 from dopant.report.records import read_kept
 from dopant.report.report import Report, read_report
 from dopant.report.svg import standalone
@@ -28,7 +31,8 @@ from dopant.report.writing import write_text
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARK = re.compile(
-    r"(?P<open><!-- (?P<kind>table|curves|epochs|bench|factors|paths): (?P<record>\S+)(?: rows=(?P<rows>\S+))? -->\n)"
+    r"(?P<open><!-- (?P<kind>table|curves|epochs|bench|factors|bytes|paths|times): (?P<record>\S+)"
+    r"(?: rows=(?P<rows>\S+))? -->\n)"
     r".*?(?P<close><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
@@ -70,30 +74,43 @@ def not_yet(record: str) -> str | None:
     return f"*Not measured yet: `dopant results experiments/{name}` makes it.*"
 
 
-def picture(record: str, page: Path) -> str:
+def sweep(record: str, page: Path) -> str:
     """The picture beside a sweep's record, as a link from the page."""
     file = (ROOT / record).with_suffix(".svg")
     read_report(ROOT / record)
     return f"![Loss of perplexity against the factor]({os.path.relpath(file, page.parent)})"
 
 
-def paths_picture(record: str, page: Path) -> str:
-    """The picture of a doped row's two paths, as a link from the page."""
-    row = read_report(ROOT / record).rows[0]
-    return f"![{row.label}: the two paths while training]({os.path.relpath(paths_file(record), page.parent)})"
+def caption(kind: str, record: str) -> str:
+    """What a picture that is drawn here shows."""
+    if kind == "times":
+        return f"Times, {cells.sections(read_kept(ROOT / record, Bench))[0]}"
+    report = read_report(ROOT / record)
+    return "Perplexity against bytes" if kind == "bytes" else f"{report.rows[0].label}: the two paths while training"
 
 
-def paths_file(record: str) -> Path:
+def drawn(kind: str, record: str) -> str | None:
+    """The picture itself, as an <svg> element; None where the record has nothing of it."""
+    if kind == "times":
+        bench = read_kept(ROOT / record, Bench)
+        return draw(cells.sections(bench)[0], cells.present(bench), WIDE, kind, legend=True)
+    report = read_report(ROOT / record)
+    if kind == "bytes":
+        return perplexity_against_bytes(report, WIDE, kind)
+    return path_contributions(report.rows[0], WIDE, kind)
+
+
+def picture_file(kind: str, record: str) -> Path:
     """Where that picture is."""
-    return ROOT / "docs" / "images" / f"{Path(record).parent.name}-{Path(record).stem}-paths.svg"
+    return ROOT / "docs" / "images" / f"{Path(record).parent.name}-{Path(record).stem}-{kind}.svg"
 
 
-def draw_paths(text: str) -> None:
+def draw_pictures(text: str) -> None:
     """Draw those that a page names."""
-    for record in re.findall(r"<!-- paths: (\S+) -->", text):
-        drawn = None if not_yet(record) else path_contributions(read_report(ROOT / record).rows[0], WIDE, "paths")
-        if drawn is not None:
-            write_text(paths_file(record), standalone(drawn))
+    for kind, record in re.findall(r"<!-- (bytes|paths|times): (\S+) -->", text):
+        picture = None if not_yet(record) else drawn(kind, record)
+        if picture is not None:
+            write_text(picture_file(kind, record), standalone(picture))
 
 
 def filled(text: str, page: Path = ROOT / "README.md") -> str:
@@ -104,9 +121,9 @@ def filled(text: str, page: Path = ROOT / "README.md") -> str:
         if (missing := not_yet(record)) is not None:
             made = missing
         elif kind == "factors":
-            made = picture(record, page)
-        elif kind == "paths":
-            made = paths_picture(record, page)
+            made = sweep(record, page)
+        elif kind in ("bytes", "paths", "times"):
+            made = f"![{caption(kind, record)}]({os.path.relpath(picture_file(kind, record), page.parent)})"
         elif kind == "bench":
             made = bench_markdown(read_kept(ROOT / record, Bench))
         elif kind == "epochs":
@@ -123,5 +140,5 @@ def filled(text: str, page: Path = ROOT / "README.md") -> str:
 
 if __name__ == "__main__":
     for page in PAGES:
-        draw_paths(page.read_text())
+        draw_pictures(page.read_text())
         page.write_text(filled(page.read_text(), page))

@@ -95,7 +95,7 @@ def test_the_paths_of_a_row_are_drawn_where_a_page_links_to(tmp_path: Path, monk
         (tmp_path / "docs" / name).mkdir(parents=True)
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     page = f"<!-- paths: {record} -->\n<!-- /paths -->"
-    readme.draw_paths(page)
+    readme.draw_pictures(page)
     link = re.search(r"\]\((.+)\)", readme.filled(page, tmp_path / "docs" / "experiments" / "page.md")).group(1)
     drawn = (tmp_path / "docs" / "experiments" / link).read_text()
     assert "no structure" in drawn

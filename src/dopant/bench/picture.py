@@ -18,19 +18,20 @@ HUES: dict[Who, str] = {
     ("dopant", "fast"): "accent",
 }
 _LINE = 34.0  # pixels
+_LEGEND = 24
 
 
-def draw(section: Section, engines: list[Who], width: int, name: str) -> str:
-    """The section as one <svg> element; the page shows what the colours mean."""
+def draw(section: Section, engines: list[Who], width: int, name: str, *, legend: bool = False) -> str:
+    """The section as one <svg> element; what the colours mean shows the page, or a legend below."""
     labels = [
         f"{STEPS[line.case]} × {line.batch}" if width <= NARROW else case_words(line.case, line.batch)
         for line in section.lines
     ]
-    height = round(64 + _LINE * len(labels))
+    height = round(64 + _LINE * len(labels)) + _LEGEND * legend
     picture = Picture(name, width, height, f"Time of each engine: {section}")
 
     def paint(picture: Picture) -> None:
-        axes = make_axes(picture, left=140 if width > NARROW else 60, right=16, top=8, bottom=48)
+        axes = make_axes(picture, left=140 if width > NARROW else 60, right=16, top=8, bottom=48 + _LEGEND * legend)
         known = [row.median_us for line in section.lines for row in line.rows.values()]
         axes.set_xscale("log")
         axes.set_xlim(min(known) / 1.3, max(known) * 1.3)
@@ -42,12 +43,15 @@ def draw(section: Section, engines: list[Who], width: int, name: str) -> str:
         box = axes.get_position()
         picture.figure.text(
             box.x1,
-            8 / picture.height,
+            (8 + _LEGEND * legend) / picture.height,
             "µs, logarithmic scale; left is faster",
             size=SMALL,
             color=COLOURS["muted"],
             ha="right",
         )
+        for number, who in enumerate(engines if legend else ()):
+            at = (box.x0 + (box.x1 - box.x0) * number / len(engines), 8 / picture.height)
+            picture.figure.text(*at, f"● {COLUMNS[who]}", size=SMALL, color=COLOURS[HUES[who]])
         for place, line in enumerate(section.lines):
             for who in engines:
                 row = line.rows.get(who)
