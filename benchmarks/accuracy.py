@@ -51,6 +51,7 @@ def main(folder: str, corpus: str, path: Path) -> None:
     started = datetime.now(UTC)
     torch.set_num_threads(1)
     runtime, model = dopant.load(folder), load_model(Path(folder)).model.eval()
+    assert runtime.tokenizer is not None, "a folder of `dopant train` has one"
     text = read_corpus(corpus)
     tokens = encode(text, runtime.tokenizer).test
     rows = []

@@ -100,7 +100,7 @@ def loading() -> dict[str, object]:
         size = (saved / "model.safetensors").stat().st_size
         tiny = LanguageModel(LanguageModelConfig(40, 24))
         apply_plan(tiny, make_plan(tiny, target="2x", count="parameters", scope="model", storage=storage))
-        command = [sys.executable, "-c", CHILD, saved, save(Path(folder) / "tiny", tiny, storage=storage)]
+        command = [sys.executable, "-c", CHILD, str(saved), str(save(Path(folder) / "tiny", tiny, storage=storage))]
         runs = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(LOADS)]
     dense = max(w.shape[0] * w.shape[1] for w in plan.weights)
     found = {

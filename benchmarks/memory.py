@@ -39,7 +39,12 @@ def held(per_bank: int | None) -> list[dict[str, object]]:
             steps = runtime.bytes
             runtime.sequence(np.zeros((35, 1), np.int64))
             runtime.sequence(np.zeros((35, 32), np.int64))
-            row = {"per_bank": per_bank, "precision": precision, "kernels": runtime.active, "file_bytes": size}
+            row: dict[str, object] = {
+                "per_bank": per_bank,
+                "precision": precision,
+                "kernels": runtime.active,
+                "file_bytes": size,
+            }
             rows.append(row | {"held_after_steps": steps, "held_after_sequences": runtime.bytes})
             print(f"{row}: {steps / size:.2f} times the file after steps, {runtime.bytes / size:.2f} after sequences")
     return rows

@@ -13,9 +13,9 @@ import torch
 from keeping import keep
 
 import dopant
-from dopant.data import read_corpus
+from dopant.data import batchify, read_corpus
 from dopant.evaluate import perplexity
-from dopant.recipes.setting import encode, evaluation_columns
+from dopant.recipes.setting import encode
 
 BATCHES = (1, 8, 16, 32)  # sequences read side by side, parts of the text
 
@@ -23,15 +23,16 @@ BATCHES = (1, 8, 16, 32)  # sequences read side by side, parts of the text
 def main(folder: str, corpus: str, path: Path) -> None:
     started = datetime.now(UTC)
     torch.set_num_threads(1)
-    exact, fast = (dopant.load(folder, precision=precision) for precision in ("exact", "fast"))
+    exact, fast = dopant.load(folder), dopant.load(folder, precision="fast")
+    assert exact.tokenizer is not None, "a folder of `dopant train` has one"
     text = read_corpus(corpus)
     tokens = encode(text, exact.tokenizer).test
     rows = []
     for batch in BATCHES:
-        columns = evaluation_columns(tokens, batch)
-        found = {runtime.precision: perplexity(runtime, columns) for runtime in (exact, fast)}
-        rows.append({"batch": batch, **found, "difference": found["fast"] / found["exact"] - 1})
-        print(f"batch {batch}: exact {found['exact']:.4f}, fast {found['fast']:.4f} ({rows[-1]['difference']:+.3%})")
+        columns = batchify(tokens, batch)
+        slow, quick = perplexity(exact, columns), perplexity(fast, columns)
+        rows.append({"batch": batch, "exact": slow, "fast": quick, "difference": quick / slow - 1})
+        print(f"batch {batch}: exact {slow:.4f}, fast {quick:.4f} ({quick / slow - 1:+.3%})")
     protocol = {"model": folder, "corpus": text.name, "checksum": text.checksum, "split": "test", "tokens": len(tokens)}
     keep(path, {"what": "precision", **protocol, "kernels": fast.active, "rows": rows}, started)
 
