@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dopant.report.join import join, join_seeds
 from dopant.report.page import make_page, write_page
 from dopant.report.report import Distillation, Report
 
@@ -160,6 +161,32 @@ def test_the_command_can_be_pasted_into_a_shell(page: str, report: Report) -> No
     assert shlex.split(found[1].replace("\\\n", " ")) == shlex.split(report.protocol.command)
 
 
+def one_of(report: Report, row: int, **protocol: object) -> Report:
+    changed = report.protocol.model_copy(update=protocol)
+    return report.model_copy(update={"rows": report.rows[row : row + 1], "protocol": changed})
+
+
+def test_joined_seeds_tell_every_run(report: Report) -> None:
+    runs = [one_of(report, 1, seed=seed, command=f"dopant {seed}", commit=f"{seed}" * 40) for seed in (0, 1)]
+    other = runs[1].rows[0].model_copy(update={"perplexity_test": 46.49})
+    runs[1] = runs[1].model_copy(update={"rows": (other,)})
+    page = make_page(join_seeds({"dense": [one_of(report, 0, command="dopant 2")], "pruning": runs}))
+    text = plain(Reader(page).text)
+    assert "was trained on python-docs (349,184 tokens, vocabulary 4,538) 3 times" in text
+    assert f"Commits {report.protocol.commit}; {'0' * 40}; {'1' * 40} Versions" in text
+    assert "45.49 ± 1.41" in text
+    assert "training non-zeros seeds" in text
+    assert "how to run it again" not in text
+    assert "Begun" not in text
+    assert "Took" not in text
+
+
+def test_the_command_is_told_where_it_made_all_rows(report: Report) -> None:
+    runs = [one_of(report, row, command=f"dopant train {report.rows[row].method}") for row in (0, 1)]
+    assert "how to run it again" not in make_page(join(runs))
+    assert "how to run it again" in make_page(join(runs[:1]))
+
+
 @pytest.mark.parametrize(
     "command", ["dopant compare --corpus 'my texts; rm -rf' --out a", "dopant report a 'unclosed", ""]
 )
@@ -204,7 +231,7 @@ def test_missing_numbers_are_dashes(report: Report) -> None:
         report, perplexity_test=None, perplexity_valid=None, loss_percent=None, train_seconds=None, note="diverged"
     )
     text = plain(Reader(make_page(broken)).text)
-    assert "Pruning diverged – – 25.0× 49.9× 41,943 84.1 kB 9.41 MB – –" in text
+    assert "Pruning diverged – – 25.0× 49.9× 9.41 MB 41,943 – 84.1 kB – 41,943" in text
     assert "nan" not in text.lower().split()
     assert "None" not in text
 
@@ -227,7 +254,7 @@ def test_a_row_that_failed_shows_why(report: Report) -> None:
     none = {"perplexity_test": None, "perplexity_valid": None, "loss_percent": None, "train_seconds": None}
     failed = row_changed(report, **nothing, **none, note="the loss became nan at step 3", curves=(), weights=())
     text = plain(Reader(make_page(failed)).text)
-    assert "Pruning the loss became nan at step 3 – – – – – – – – –" in text
+    assert "Pruning the loss became nan at step 3 – – – – – – – – – 41,943" in text
 
 
 def test_it_is_written_as_utf8(report: Report, page: str, tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ def check_alike(reports: Sequence[Report]) -> None:
 
 
 def with_records(reports: Sequence[Report]) -> list[Report]:
-    """The reports, each row with the record of its run where not all were made by the same code on the same machine."""
-    by = [report.protocol.model_dump(include={"commit", "dirty", "versions", "machine"}) for report in reports]
+    """The reports, each row with the record of its run where not all were made by one command, code and machine."""
+    by = [
+        report.protocol.model_dump(include={"command", "commit", "dirty", "versions", "machine"}) for report in reports
+    ]
     if all(one == by[0] for one in by):
         return list(reports)
     return [

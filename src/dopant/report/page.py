@@ -15,8 +15,10 @@ from markupsafe import Markup
 
 from dopant.report import plots, words
 from dopant.report.drawing import NARROW, WIDE
+from dopant.report.records import Record
 from dopant.report.report import Report
 from dopant.report.svg import resource
+from dopant.report.table import COLUMNS, columns_of, important_first
 from dopant.report.writing import write_text
 
 T = TypeVar("T")
@@ -70,9 +72,11 @@ def make_page(report: Report) -> str:
             for index, row in enumerate(report.rows)
             if row.paths
         ],
-        command=_in_lines(report.protocol.command),
+        several="seeds" in columns_of(report),
+        columns=[COLUMNS[name] for name in important_first(report)[1:]],
+        command=_in_lines(report.protocol.command) if _by_one_command(report) else "",
         run=_what_was_run(report),
-        when=_day(report.protocol.time),
+        when=_day(max(record.time for record in words.records(report))),
         data=base64.b64encode(report.model_dump_json(indent=1).encode()).decode(),
     )
 
@@ -104,8 +108,8 @@ def _runners_up(report: Report) -> str:
 
 def _what_was_run(report: Report) -> list[tuple[str, str]]:
     """The protocol as names and values."""
-    protocol, machine, versions = report.protocol, report.protocol.machine, report.protocol.versions
-    tokens = protocol.tokens
+    protocol, tokens = report.protocol, report.protocol.tokens
+    commits = _each(report, lambda r: r.commit + (", with uncommitted changes" if r.dirty else ""))
     source = "; ".join(f"{key} {value}" for key, value in protocol.source.items())
     told = [
         ("Corpus", protocol.corpus + (f" ({source})" if source else "")),
@@ -126,20 +130,36 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         ),
         ("Evaluation", f"{protocol.valid_batch} streams for validation, {protocol.test_batch} for test"),
         ("Seed", words.seeds(report).partition(" ")[2]),
-        ("Commit", protocol.commit + (", with uncommitted changes" if protocol.dirty else "")),
-        (
-            "Versions",
-            f"dopant {versions.dopant}, Python {versions.python}, torch {versions.torch}, numpy {versions.numpy}",
-        ),
-        (
-            "Machine",
-            f"{machine.cpu}, {machine.cores} cores, {words.size(machine.memory_bytes)} of memory, {machine.os}; "
-            f"computed on {machine.device}, {words.counted(machine.threads, 'thread')}",
-        ),
-        ("Begun", protocol.time),
-        ("Took", words.duration(protocol.seconds) + (" since it was resumed" if protocol.resumed else "")),
+        ("Commits" if "; " in commits else "Commit", commits),
+        ("Versions", _each(report, _versions)),
+        ("Machine", _each(report, _machine)),
     ]  # fmt: skip
+    if _by_one_command(report):  # else the protocol's are those of one run of several
+        took = words.duration(protocol.seconds) + (" since it was resumed" if protocol.resumed else "")
+        told += [("Begun", protocol.time), ("Took", took)]
     return [(name, value) for name, value in told if value]
+
+
+def _by_one_command(report: Report) -> bool:
+    return {record.command for record in words.records(report)} == {report.protocol.command}
+
+
+def _each(report: Report, told: Callable[[Record], str]) -> str:
+    """What is told of each run, each once."""
+    return "; ".join(dict.fromkeys(map(told, words.records(report))))
+
+
+def _versions(record: Record) -> str:
+    found = record.versions
+    return f"dopant {found.dopant}, Python {found.python}, torch {found.torch}, numpy {found.numpy}"
+
+
+def _machine(record: Record) -> str:
+    found = record.machine
+    return (
+        f"{found.cpu}, {words.counted(found.cores, 'core')}, {words.size(found.memory_bytes)} of memory, {found.os}, "
+        f"computed on {found.device}, {words.counted(found.threads, 'thread')}"
+    )
 
 
 def _in_lines(command: str) -> str:

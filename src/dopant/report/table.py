@@ -24,6 +24,11 @@ class Column:
     cell: Callable[[Row], str]
     left: bool = False
 
+    @property
+    def line(self) -> str:
+        """The header in one line."""
+        return self.header.replace("-\n", "-").replace("\n", " ")
+
 
 def _measured(row: Row, name: str, mean: float | None) -> str:
     return words.perplexity(mean) + words.spread(getattr(seed, name) for seed in row.seeds)
@@ -63,9 +68,14 @@ def columns_of(report: Report) -> tuple[str, ...]:
     return tuple(name for name in COLUMNS if name != "seeds" or several)
 
 
+def important_first(report: Report) -> tuple[str, ...]:
+    """The same columns in the order in which room is given to them."""
+    return tuple(name for name in _KEEP_FIRST if name in columns_of(report))
+
+
 def fitting_columns(report: Report, width: int) -> list[str]:
     """The columns that fit into `width` characters without wrapping, the important ones first."""
-    names = tuple(name for name in _KEEP_FIRST if name in columns_of(report))
+    names = important_first(report)
     for end in range(len(names), _ALWAYS, -1):
         if _width(report, names[:end]) <= width:
             return _in_order(names[:end])
@@ -119,7 +129,7 @@ def markdown_table(report: Report, columns: tuple[str, ...] | None = None) -> st
     """The table in Markdown, aligned in the source too, with the protocol under it."""
     wanted = columns_of(report) if columns is None else columns
     chosen = [COLUMNS[name] for name in COLUMNS if name in wanted]
-    lines = [[column.header.replace("-\n", "-").replace("\n", " ") for column in chosen]]
+    lines = [[column.line for column in chosen]]
     for row in report.rows:
         cells = [column.cell(row).replace("|", "\\|") for column in chosen]
         lines.append([f"**{cell}**" if row is report.best else cell for cell in cells])

@@ -142,6 +142,12 @@ def differing(protocol: Protocol) -> str:
     return f"Rows differ in {', '.join(protocol.differing)}; told are the first's. " if protocol.differing else ""
 
 
+def trainings(report: Report) -> str:
+    """``once``; ``22 times``: every seed of every row."""
+    times = sum(len(row.seeds) or 1 for row in report.rows)
+    return "once" if times == 1 else f"{times} times"
+
+
 def seeds(report: Report) -> str:
     """``seed 0``; ``seeds 0, 1, 2`` where rows are means."""
     found = sorted({line.record.seed for row in report.rows for line in row.seeds}) or [report.protocol.seed]
@@ -158,28 +164,28 @@ def optimiser(report: Report) -> str:
     """How weights were moved. TensorFloat-32 is a setting of a recipe, and only a GPU has it."""
     told = report.protocol.optimiser
     plain = told.removesuffix(TENSOR_FLOAT)
-    on_gpu = {record.machine.device != "cpu" for record in _records(report)}
+    on_gpu = {record.machine.device != "cpu" for record in records(report)}
     if plain == told or on_gpu == {True}:
         return told
     return f"{told} on the GPU" if True in on_gpu else plain
 
 
-def _records(report: Report) -> list[Record]:
-    """Of every run behind a report."""
+def records(report: Report) -> list[Record]:
+    """Of every run behind a report; one where all were made by one command, the same code and the same machine."""
     return [line.record for row in report.rows for line in row.seeds] or [report.protocol]
 
 
-def _made_by(records: Sequence[Record]) -> str:
+def _made_by(runs: Sequence[Record]) -> str:
     """Everything that differs among the runs, each once."""
 
     def each(values: Iterable[str]) -> str:
         return ", ".join(dict.fromkeys(values))
 
-    commits = list(dict.fromkeys(f"{r.commit[:12]}{' with changes' if r.dirty else ''}" for r in records))
+    commits = list(dict.fromkeys(f"{r.commit[:12]}{' with changes' if r.dirty else ''}" for r in runs))
     return (
-        f"dopant {each(r.versions.dopant for r in records)} (commit{'s' * (len(commits) > 1)} {', '.join(commits)}), "
-        f"python {each(r.versions.python for r in records)}, torch {each(r.versions.torch for r in records)}; "
-        f"{'; '.join(dict.fromkeys(machine(r.machine) for r in records))}."
+        f"dopant {each(r.versions.dopant for r in runs)} (commit{'s' * (len(commits) > 1)} {', '.join(commits)}), "
+        f"python {each(r.versions.python for r in runs)}, torch {each(r.versions.torch for r in runs)}; "
+        f"{'; '.join(dict.fromkeys(machine(r.machine) for r in runs))}."
     )
 
 
@@ -204,7 +210,7 @@ def protocol_line(report: Report) -> str:
         f"{wanted}, parameters and bytes are those of the "
         f"{scope(protocol)} as stored{stored}, against dense float32; "
         f"the file is that of the whole model. {differing(protocol)}"
-        f"{_made_by(_records(report))}"
+        f"{_made_by(records(report))}"
     )
 
 
