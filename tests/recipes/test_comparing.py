@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dopant.data import Corpus
 from dopant.errors import DivergenceError, InputError, PlanError, RecipeError, ResumeError
 from dopant.recipes.comparing import compare, join_reports, recovery_recipe
 from dopant.recipes.pipeline import train
+from dopant.recipes.read import read_recipe
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.report.report import Distillation, Report, read_report
@@ -88,7 +90,8 @@ def test_a_failing_method_leaves_a_note_and_finished_ones_are_not_repeated(
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_bytes(data)
     (out / "lmf.run" / "fingerprint").write_text("of another run\n")
-    report = compared(corpus, out, ["lmf", "doped-kronecker", "pruning"], resume=True)
+    command = ["compare", "--seed", "0", "--resume"]
+    report = compared(corpus, out, ["lmf", "doped-kronecker", "pruning"], resume=True, command=command)
     dense, lmf, doped, pruning = report.rows
     assert (dense, doped) == (first[1].rows[0], first[1].rows[2])
     assert "belongs to another recipe, model or corpus" in lmf.note
@@ -171,6 +174,7 @@ def test_mistakes_are_told_before_anything_is_written(
         ("method: lmf\ntokenizer: {size: 5}\n", r"vocabulary is \d+ in dense and 5 in other"),
         ("method: lmf\nscope: model\n", "scope is lstm in dense and model in other"),
         ("method: lmf\nmodel: {layers: 1}\n", "model is 2×16 in dense and 1×16 in other"),
+        ("method: lmf\nmodel: {size: tiny, layers: 1}\n", "model is 2×16 in dense and 1×16 in other"),
     ],
 )
 def test_recipes_that_no_table_can_hold_together_are_told_before_training(
@@ -269,25 +273,55 @@ def test_a_recovery_is_averaged_unless_its_file_says_how_the_rate_falls(
     assert (how.decay, how.average_from, how.sparsify.end) == expected
 
 
-def test_the_model_of_a_recipe_s_file_is_followed(corpus: Corpus, tmp_path: Path) -> None:
-    """All of it but the size where that is asked for; where it is not, the file's size is that of all rows."""
-    plain, own = tmp_path / "plain.yaml", tmp_path / "own.yaml"
-    plain.write_text("method: lmf\nmodel: small\n")
-    own.write_text("method: kronecker\nmodel: {size: small, joint: false, dropout: 0.25}\n")
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Recipe]]:
+    """The recipes of a comparison, of which nothing is made."""
     found: dict[str, Recipe] = {}
 
     def look(recipes: Mapping[str, Recipe], *args: Any) -> None:
         found.update(recipes)
         raise PlanError("looked")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "plan_recipes", look)
-        for size, hidden in ((None, 200), ("tiny", 128)):
-            with pytest.raises(PlanError, match="looked"):
-                compare(corpus, size, methods=[str(plain), str(own), "hmd"], out=tmp_path / "out")
-            assert {recipe.model.hidden for recipe in found.values()} == {hidden}
-            assert (found["own"].model.joint, found["own"].model.dropout) == (False, 0.25)
-            assert found["hmd"].model.joint is None
+    def compare_nothing(corpus: Corpus, model: str | None, *methods: object) -> dict[str, Recipe]:
+        with pytest.raises(PlanError, match="looked"):
+            compare(corpus, model, methods=list(map(str, methods)), out=tmp_path / "out")
+        return found
+
+    monkeypatch.setattr(module, "plan_recipes", look)
+    return compare_nothing
+
+
+@pytest.mark.parametrize(("size", "hidden"), [(None, 200), ("tiny", 128)])
+def test_the_model_of_a_recipe_s_file_is_followed(
+    size: str | None, hidden: int, corpus: Corpus, tmp_path: Path, read: Callable[..., dict[str, Recipe]]
+) -> None:
+    """All of it but the size where that is asked for; where it is not, rows without one have the first file's."""
+    plain, own, joint = tmp_path / "plain.yaml", tmp_path / "own.yaml", tmp_path / "joint.yaml"
+    plain.write_text("method: lmf\nmodel: small\n")
+    own.write_text("method: kronecker\nmodel: {size: small, joint: false, dropout: 0.25}\n")
+    joint.write_text("method: lmf\nmodel: {joint: true}\n")
+    found = read(corpus, size, joint, plain, own, "hmd")
+    assert {recipe.model.hidden for recipe in found.values()} == {hidden}
+    assert (found["own"].model.joint, found["own"].model.dropout) == (False, 0.25)
+    assert (found["joint"].model.joint, found["hmd"].model.joint) == (True, None)
+
+
+def test_the_sizes_of_recipes_files_are_not_overridden_unasked(
+    corpus: Corpus, tmp_path: Path, read: Callable[..., dict[str, Recipe]]
+) -> None:
+    (tmp_path / "a.yaml").write_text("method: lmf\nmodel: small\n")
+    (tmp_path / "b.yaml").write_text("method: hmd\nmodel: medium\n")
+    with pytest.raises(InputError, match="model is small in dense and medium in b"):
+        compare(corpus, methods=[str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], out=tmp_path / "out")
+    for name, method in (("dense", "dense"), ("c", "lmf")):
+        (tmp_path / f"{name}.yaml").write_text(f"method: {method}\nmodel: {{hidden: 256, layers: 1}}\n")
+    found = read(corpus, None, tmp_path / "dense.yaml", tmp_path / "c.yaml")
+    assert found == {name: read_recipe(tmp_path / f"{name}.yaml") for name in ("dense", "c")}  # as train has them
+
+
+def test_recipes_name_the_corpus_that_is_read(corpus: Corpus, read: Callable[..., dict[str, Recipe]]) -> None:
+    elsewhere = replace(corpus, source={"kind": "folder", "path": "elsewhere"})
+    assert {recipe.corpus for recipe in read(elsewhere, None, "lmf").values()} == {"elsewhere"}
 
 
 def test_a_recovery_says_how_long_and_on_what_the_dense_model_was_trained(corpus: Corpus, tmp_path: Path) -> None:

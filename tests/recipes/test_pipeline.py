@@ -11,7 +11,7 @@ import dopant
 from dopant.data import Corpus
 from dopant.errors import FileError, InputError, RecipeError
 from dopant.recipes.pipeline import compare, compress, evaluate, generate, train
-from dopant.recipes.read import resolved_yaml
+from dopant.recipes.read import read_recipe, resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.report.report import Distillation, Report, read_report
@@ -37,6 +37,20 @@ def test_a_recipe_a_file_and_a_shipped_name_with_overrides_are_the_same_run(
 def test_the_recipe_s_own_corpus_is_read(tiny: Tiny, corpus_folder: Path, tmp_path: Path) -> None:
     report = train(tiny("lmf", corpus=str(corpus_folder)), out=tmp_path / "m")
     assert report.protocol.source["path"] == str(corpus_folder)
+
+
+def test_the_corpus_that_is_read_is_named_beside_the_model(
+    tiny: Tiny, corpus_folder: Path, dense_folder: Path, tmp_path: Path
+) -> None:
+    """By another path it is the same text, and a run of it can be gone on with."""
+    out, small = tmp_path / "m", tmp_path / "small"
+    train(tiny("lmf", corpus="nowhere"), corpus_folder, out=out)
+    assert read_recipe(out / "recipe.yaml").corpus == str(corpus_folder)
+    compress(dense_folder, corpus_folder, out=small, method="lmf", target="1.5x")
+    assert read_recipe(small / "recipe.yaml").corpus == str(corpus_folder)
+    before = (out / "recipe.yaml").read_text()
+    train(tiny("lmf", corpus="nowhere"), f"{corpus_folder}/../{corpus_folder.name}", out=out, resume=True)
+    assert (out / "recipe.yaml").read_text() == before
 
 
 def test_mistakes_are_told(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:

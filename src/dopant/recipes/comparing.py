@@ -21,7 +21,7 @@ from dopant.recipes.read import read_recipe, shipped_recipes, written_keys
 from dopant.recipes.row_label import label
 from dopant.recipes.run import check_device, model_name
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import load_dense
+from dopant.recipes.setting import load_dense, with_corpus
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.join import common_protocol, told_apart, with_losses, with_records
 from dopant.report.page import write_page
@@ -92,8 +92,10 @@ def compare(
     start_folder, tokenizer = (None, None) if model is None or str(model) in SIZES else _dense_folder(model)
     common = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed)
     sources = _sources(methods)
-    size = _own_size(sources.values()) if model is None else str(model)
-    recipes = {name: _recipe(source, size, start_folder, [*common, *overrides]) for name, source in sources.items()}
+    changes = [*common, *overrides]
+    recipes = {
+        name: with_corpus(recipe, text) for name, recipe in _recipes(sources, model, start_folder, changes).items()
+    }
     own = [name for name in recipes if start_folder is None or name != "dense"]
     _claim(out, own, force=force, resume=resume)
     vocabularies = read_vocabularies(recipes, text, tokenizer)
@@ -205,19 +207,30 @@ def _sources(methods: Sequence[str] | None) -> dict[str, str]:
     return found if "dense" in found else {"dense": "dense", **found}
 
 
-def _recipe(source: str, size: str, start_folder: Path | None, overrides: Sequence[str | Override]) -> Recipe:
+def _recipes(
+    sources: Mapping[str, str], model: str | Path | None, start_folder: Path | None, overrides: Sequence[str | Override]
+) -> dict[str, Recipe]:
+    """By the rows' names; where no model is named, each of the size that its file says, else of `_usual_size`."""
     if start_folder is not None:
-        return recovery_recipe(source, start_folder, overrides)
-    # the dense row is what the others start or learn from, where the settings of all rows say that they do
-    itself = ["start=scratch", "training.distillation.weight=0.0"] if Path(source).stem == "dense" else []
-    return read_recipe(source, [f"model.size={size}", *overrides, *itself])
+        return {name: recovery_recipe(source, start_folder, overrides) for name, source in sources.items()}
+    own = {name for name, source in sources.items() if model is None and _says_sizes(source)}
+    size = str(model) if model is not None else _usual_size(sources[name] for name in sources if name in own)
+    found = {}
+    for name, source in sources.items():
+        usual = [] if name in own else [f"model.size={size}"]
+        # the dense row is what the others start or learn from, where the settings of all rows say that they do
+        itself = ["start=scratch", "training.distillation.weight=0.0"] if name == "dense" else []
+        found[name] = read_recipe(source, [*usual, *overrides, *itself])
+    return found
 
 
-def _own_size(sources: Iterable[str]) -> str:
+def _says_sizes(source: str) -> bool:
+    return read_recipe(source).model.size is not None or bool(written_keys(source) & {"model.hidden", "model.layers"})
+
+
+def _usual_size(sources: Iterable[str]) -> str:
     """The model's size that the first recipe which says one has, else tiny."""
-    files = [source for source in sources if written_keys(source) & {"model", "model.size"}]
-    sizes = [read_recipe(file).model.size for file in files]
-    return next(filter(None, sizes), "tiny")
+    return next(filter(None, (read_recipe(source).model.size for source in sources)), "tiny")
 
 
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:

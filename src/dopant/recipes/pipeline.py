@@ -21,7 +21,7 @@ from dopant.recipes.read import read_recipe
 from dopant.recipes.results import Results, results
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer
+from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer, with_corpus
 from dopant.report.join import join
 from dopant.report.page import write_page
 from dopant.report.records import make_record
@@ -92,7 +92,7 @@ def train(
     try:
         with _torch_as_it_was(threads):
             return run_recipe(
-                recipe,
+                with_corpus(recipe, text),
                 text,
                 out,
                 dense=dense,

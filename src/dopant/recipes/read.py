@@ -69,15 +69,20 @@ def resolved_yaml(recipe: Recipe) -> str:
     return write_yaml(recipe.model_dump(mode="json"))
 
 
-def kept_text(path: Path, recipe: Recipe) -> str | None:
+def kept_text(path: Path, recipe: Recipe, *, any_corpus: bool = False) -> str | None:
     """What a resolved recipe's file says, where that is `recipe`, be it without settings that there were not yet.
+
+    Args:
+        any_corpus: its corpus may have another name, as where something else tells one text from another.
 
     Returns:
         None where the file says something else, or nothing.
     """
     try:
         text = path.read_text("utf-8")
-        return text if recipe_from_text(text) == recipe else None
+        kept = recipe_from_text(text)
+        same = kept.model_copy(update={"corpus": recipe.corpus}) if any_corpus else kept
+        return text if same == recipe else None
     except (OSError, ValueError, RecipeError):
         return None
 

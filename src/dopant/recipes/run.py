@@ -103,7 +103,8 @@ def run_recipe(
     settings, texts = recipe.training, setting.texts
     columns = texts.columns(settings.batch, settings.unroll)
     processes.streams(settings.batch)
-    text = (kept_text(places.recipe, recipe) if resume else None) or resolved_yaml(recipe)
+    # the text has a checksum: the same one by another path is no other run
+    text = (kept_text(places.recipe, recipe, any_corpus=True) if resume else None) or resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
     resumed = resume and places.run.exists()
     finished = resume and is_finished(places, fingerprint)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
+from dopant.data.corpus import PYTHON_DOCS
 from dopant.data.tokenizers import TRAINED
 from dopant.errors import FileError, InputError
 from dopant.evaluate import perplexity
@@ -165,6 +166,12 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
         teacher=teacher[0] if teacher is not None and distils else None,
         plan=plan,
     )
+
+
+def with_corpus(recipe: Recipe, corpus: Corpus) -> Recipe:
+    """The recipe with the corpus that is read, where that has a place: what lies beside a model shall name its text."""
+    place = corpus.source.get("path", PYTHON_DOCS if corpus.source.get("kind") == PYTHON_DOCS else None)
+    return recipe if place is None else recipe.model_copy(update={"corpus": place})
 
 
 def new_tokenizer(recipe: Recipe, corpus: Corpus) -> Tokenizer:
