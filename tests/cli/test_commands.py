@@ -45,6 +45,13 @@ def test_report_joins_runs_that_were_made_apart(comparison: Path, tmp_path: Path
     joined = read_report(tmp_path / "joined" / "report.json")
     assert [row.method for row in joined.rows] == [row.method for row in whole.rows]
     assert (tmp_path / "joined" / "report.html").exists()
+    before = (tmp_path / "joined" / "report.json").read_bytes()
+    refused = dopant("report", files[0], "--out", tmp_path / "joined")
+    assert refused.exit_code == 2
+    assert "joined holds a report already; choose another folder, or replace it with --force" in refused.stderr
+    assert (tmp_path / "joined" / "report.json").read_bytes() == before
+    assert dopant("report", files[0], "--out", tmp_path / "joined", "--force").exit_code == 0
+    assert len(read_report(tmp_path / "joined" / "report.json").rows) == 1
 
 
 def test_report_as_markdown_and_json(comparison: Path, dopant: Run) -> None:
@@ -87,6 +94,8 @@ def test_plan_of_a_model_folder(trained: Path, dopant: Run) -> None:
     result = dopant("plan", "--model", trained, "--method", "pruning", "--target", "4x")
     assert "64×32" in result.stdout
     assert "non-zeros" in result.stdout
+    apart = dopant("plan", "--model", trained, "--method", "hmf", "--target", "2x")
+    assert "lstm.weight_ih_l0" in apart.stdout  # x and h apart, as compress makes it
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,12 @@ def test_overrides_leave_the_callers_mapping_alone() -> None:
     assert data == {"training": {"epochs": 2}}
 
 
+def test_a_folder_does_not_hide_a_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lmf").mkdir()  # as compare leaves one for each method
+    assert read_recipe("lmf").method == "lmf"
+
+
 def test_files(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("\ufeffmethod: lmf\n", encoding="utf-8")

@@ -83,10 +83,12 @@ def _plan(model: str, method: str, changes: Sequence[str | Override], vocabulary
     from dopant.plan import make_plan
     from dopant.recipes.planning import plan_recipe
     from dopant.recipes.read import read_recipe
+    from dopant.recipes.setting import rejoined
     from dopant.storage.folder import load_model
 
     if model in SIZES:
         return plan_recipe(read_recipe(method, [f"model={model}", *changes]), vocabulary)
     if not Path(model).is_dir():
         raise InputError(f"model {model!r} is neither {', '.join(SIZES)} nor a model folder")
-    return make_plan(load_model(model).model, **read_recipe(method, changes).plan_arguments())
+    recipe = read_recipe(method, changes)
+    return make_plan(rejoined(load_model(model).model, recipe.joint), **recipe.plan_arguments())

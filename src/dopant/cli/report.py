@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Json, Quiet
+from dopant.cli.options import Force, Json, Quiet
 from dopant.cli.output import say, show
 from dopant.cli.show_report import show_report
 
@@ -25,6 +25,7 @@ def report(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Where to write several as one.", show_default=False),
     ] = None,
+    force: Force = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -37,7 +38,7 @@ def report(
     from dopant.recipes.pipeline import report as run
     from dopant.report.table import markdown_table
 
-    found, page = run(*sources, out=out)
+    found, page = run(*sources, out=out, force=force)
     if markdown and not as_json:
         show(markdown_table(found))
     else:

@@ -228,18 +228,19 @@ def evaluate(
     return Evaluation(texts.perplexity(runtime, split), split, protocol)
 
 
-def report(*sources: str | Path, out: str | Path | None = None) -> tuple[Report, Path]:
+def report(*sources: str | Path, out: str | Path | None = None, force: bool = False) -> tuple[Report, Path]:
     """Make report.html again from report.json; several reports are joined into one.
 
     Args:
         sources: folders with a report.json, or such files.
         out: a folder for the joined report.json and its page; None for the page beside the only source.
+        force: replace the report.json that is in `out`.
 
     Returns:
         the report, and where its page is.
 
     Raises:
-        InputError: several sources and no `out`, or reports that do not belong together.
+        InputError: several sources and no `out`, a report in `out` already, or reports that do not belong together.
         FileError: a source cannot be read.
     """
     files = [_report_file(Path(source)) for source in sources]
@@ -249,6 +250,8 @@ def report(*sources: str | Path, out: str | Path | None = None) -> tuple[Report,
         found = read_report(files[0])
         return found, write_page(found, files[0].with_suffix(".html"))
     found, folder = join([read_report(file) for file in files]), Path(out)
+    if not force and (folder / "report.json").exists():
+        raise InputError(f"{folder} holds a report already; choose another folder, or replace it with --force")
     folder.mkdir(parents=True, exist_ok=True)
     write_report(found, folder / "report.json")
     return found, write_page(found, folder / "report.html")

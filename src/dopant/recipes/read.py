@@ -99,7 +99,7 @@ def _text(path: str | Path) -> tuple[str, str]:
     names = shipped_recipes()
     name = str(path)
     try:
-        if name in names and not Path(path).exists():
+        if name in names and not Path(path).is_file():
             shipped = resources.files("dopant.recipes") / "shipped" / f"{name}.yaml"
             return shipped.read_text(encoding="utf-8"), f"{name}.yaml"
         return read_text(path), name

@@ -230,14 +230,13 @@ def _opened(dense: LanguageModel, recipe: Recipe) -> LanguageModel:
                 f"set model.{name}={own}, or name another dense model"
             )
     model = LanguageModel(replace(dense.config, joint=joint, dropout=recipe.model.dropout))
-    source = dense if joint == dense.config.joint else _rejoined(dense, joint)
-    model.load_state_dict(source.state_dict())
+    model.load_state_dict(rejoined(dense, joint).state_dict())
     return model
 
 
-def _rejoined(dense: LanguageModel, joint: bool) -> nn.Module:
-    theirs = revert(dense)
-    return convert(theirs, joint=joint)
+def rejoined(dense: LanguageModel, joint: bool) -> nn.Module:
+    """A dense model with [x; h] of its LSTM layers as one matrix, or as two; the model itself where it is so."""
+    return dense if joint == dense.config.joint else convert(revert(dense), joint=joint)
 
 
 def _digest(tensor: Tensor) -> str:
