@@ -135,7 +135,7 @@ def test_a_table_tells_of_each_row_how_it_began(made: tuple[Path, Results, Any])
         "Low rank (LMF), fit to dense",
         "Dense",
         "Low rank (LMF), distilled 0.5",
-        "Low rank (LMF)",
+        "Low rank (LMF), at 4x by parameters",
     ]
     assert all(row.loss_percent is not None for row in report.rows if not row.dense)
     assert (report.protocol.start, report.protocol.distillation) == ("mixed", None)
@@ -326,9 +326,7 @@ def test_what_was_begun_with_a_dense_model_that_is_replaced_begins_anew(
     assert state(found, "recovered-longest-seed0").why == f"{lost}; after dense-longest-seed0"
 
     run(folder, tmp_path, corpus, rows=["dense*"])  # alone: then nothing tells of it beforehand
-    told = (
-        f"recovered-longest-seed0: {place} was begun by other code or on another text, or with another dense model; r"
-    )
+    told = f"recovered-longest-seed0: {place} belongs to another recipe, model or corpus .*; remove {place} to start"
     with pytest.raises(TrainingError, match=told):
         run(folder, tmp_path, corpus)
     change(folder / "dense-longest.yaml", "dropout: 0.1", "dropout: 0.2")

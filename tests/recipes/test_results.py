@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dopant.data import Corpus, make_corpus
-from dopant.errors import InputError, PlanError, TrainingError
+from dopant.errors import InputError, PlanError, ResumeError, TrainingError
 from dopant.recipes import results as module
+from dopant.recipes.experiments import read_experiment
 from dopant.recipes.results import Results, State, results
 from dopant.recipes.side_by_side import Standing
 from dopant.report.report import Report, read_report, write_report
@@ -418,3 +419,19 @@ def test_runs_share_a_gpu(write: Write, corpus: Corpus, tmp_path: Path) -> None:
     record = read_report(tmp_path / "records" / "doped-seed0.json")
     assert record.protocol.machine.device == module.torch.cuda.get_device_name()
     assert record.protocol.command.endswith("--device cuda")
+
+
+def test_a_damaged_checkpoint_is_called_so_and_the_way_out_is_one_that_there_is(write: Write, tmp_path: Path) -> None:
+    trial, *_ = read_experiment(write("rows: {lmf: [0]}\n")).trials
+    error = ResumeError("the checkpoint c is damaged (a; b); start anew with --force")
+    told = str(module._with_a_way_out(error, trial, tmp_path))
+    assert told == f"the checkpoint c is damaged (a; b); remove {tmp_path / 'lmf-seed0.run'} to start anew"
+
+
+def test_recipes_of_one_label_are_lines_of_their_own(place: Path) -> None:
+    report = read_report(place / "records" / "lmf-seed0.json")
+    swept = {"lmf": ("lmf-2x", "lmf"), "bytes": ("bytes-2x", "bytes-4x"), "pruning": ("pruning-2x",)}
+    points = module._lines_apart({row: [report] for row in ("lmf-2x", "lmf", "bytes-2x")}, swept)
+    labels = {row: reports[0].rows[0].label for row, reports in points.items()}
+    name = report.rows[0].label
+    assert labels == {"lmf-2x": f"{name} (lmf)", "lmf": f"{name} (lmf)", "bytes-2x": f"{name} (bytes)"}

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import dopant.recipes.side_by_side as module
 from dopant.data import Corpus
 from dopant.errors import DivergenceError, InputError, TrainingError
 from dopant.recipes.run import run_recipe
@@ -97,13 +98,32 @@ def test_a_job_cannot_wait_for_ever(after: str, tiny: Tiny, corpus: Corpus, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_was_killed_is_told(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (-9, "was it killed for memory? resume with fewer jobs"),
+        (1, 'a script that calls for it needs `if __name__ == "__main__":` before the call; else resume'),
+    ],
+)
+def test_a_process_that_was_killed_is_told(code: int, why: str, tiny: Tiny, tmp_path: Path) -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     sender.close()
-    process = SimpleNamespace(exitcode=-9, join=lambda: None)
+    process = SimpleNamespace(exitcode=code, join=lambda: None)
     ended = _answer(_Running(process, receiver, Job("big", tiny(), tmp_path)))
     assert isinstance(ended, TrainingError)
-    assert "the process of big ended with code -9 and no word; was it killed for memory?" in str(ended)
+    assert str(ended) == f"the process of big ended with code {code} and no word; {why}"
+
+
+def test_a_script_without_a_guard_is_told(
+    tiny: Tiny, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start() -> None:
+        raise BrokenPipeError
+
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **_: SimpleNamespace(start=start))
+    monkeypatch.setattr(module, "_context", lambda: context)
+    with pytest.raises(TrainingError, match="of one could not begin; a script that calls for it needs `if __name__"):
+        run_jobs([Job("one", tiny(), tmp_path / "one")], corpus, workers=1)
 
 
 @pytest.mark.parametrize(

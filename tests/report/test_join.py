@@ -75,6 +75,12 @@ def test_two_dense_rows_are_refused(report: Report) -> None:
         join([first, first])
 
 
+def test_rows_of_one_label_and_folder_are_numbered(report: Report) -> None:
+    dense, pruning, *_ = apart(report)
+    labels = [row.label for row in join([dense, pruning, pruning]).rows]
+    assert labels == ["Dense", "Pruning (pruning 1)", "Pruning (pruning 2)"]
+
+
 def test_nothing_to_join_is_refused() -> None:
     with pytest.raises(InputError, match="name one at least"):
         join([])

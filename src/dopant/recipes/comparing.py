@@ -63,6 +63,9 @@ def compare(
 ) -> Report:
     """Train a dense model and a compressed one by each method, and write `report.json` and `report.html`.
 
+    Each run is a process of its own that imports the script again: a script calls this below
+    `if __name__ == "__main__":`.
+
     Args:
         corpus: `python-docs`, a folder, a file, or a corpus.
         model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it. None

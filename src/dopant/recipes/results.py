@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,9 @@ def results(
 
     What starts from the dense row or learns from it takes that row's model of the same seed from `<runs>`. Where it is
     not there, it is trained first; a record of the dense row that is there already stays as it is.
+
+    Each run is a process of its own that imports the script again: a script calls this below
+    `if __name__ == "__main__":`.
 
     Args:
         experiment: a folder with an `experiment.yaml`.
@@ -258,8 +261,8 @@ def _job(
 
 def _with_a_way_out(error: DopantError, trial: Trial, folder: Path) -> DopantError:
     if isinstance(error, ResumeError):
-        run, too = Places(folder / trial.name).run, ", or with another dense model" * trial.recipe.needs_dense
-        return ResumeError(f"{run} was begun by other code or on another text{too}; remove it to start anew")
+        what, _, _ = str(error).rpartition("; ")  # its way out is a flag of other commands
+        return ResumeError(f"{what}; remove {Places(folder / trial.name).run} to start anew")
     return error
 
 
@@ -288,18 +291,17 @@ def _tables(
         """Of each row, as labels are today: they follow what rows differ in, which may have come later."""
         found: dict[str, list[Report]] = {}
         for trial, report in read:
-            (row,) = report.rows
             told = label(trial.recipe, usual_end=experiment.usual_end, usual_target=usual_target)
-            today = report.model_copy(update={"rows": (row.model_copy(update={"label": told}),)})
-            found.setdefault(trial.row, []).append(today)
+            found.setdefault(trial.row, []).append(_labelled(report, told))
         return {row: found[row] for row in rows if row in found}
 
     table = labelled(experiment.rows, experiment.usual_target)
     joined = join_seeds(table, experiment.dense) if table else None
     points = labelled([row for line in experiment.swept.values() for row in line], None)
+    points = _lines_apart(points, experiment.swept)
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
     factors = join_seeds({**dense, **points}, experiment.dense) if any(row not in table for row in points) else None
-    if joined is not None:  # not so of the sweep: what has one label there is one line
+    if joined is not None:
         joined = joined.model_copy(update={"rows": told_apart(joined.rows)})
     if write and joined is not None:
         write_report(joined, records / "report.json")
@@ -309,6 +311,19 @@ def _tables(
         if picture is not None:
             write_text(records / "factors.svg", standalone(picture))
     return joined, factors
+
+
+def _lines_apart(points: Mapping[str, list[Report]], swept: Mapping[str, Sequence[str]]) -> dict[str, list[Report]]:
+    """The points of a sweep, by row: what has one label is one line, so that of another recipe has another."""
+    lines = {base: [row for row in line if row in points] for base, line in swept.items()}
+    ends = [points[line[0]][0].rows[0].model_copy(update={"folder": base}) for base, line in lines.items() if line]
+    told = zip(filter(None, lines.values()), told_apart(ends), strict=True)
+    return {row: [_labelled(report, end.label) for report in points[row]] for line, end in told for row in line}
+
+
+def _labelled(report: Report, text: str) -> Report:
+    (row,) = report.rows
+    return report.model_copy(update={"rows": (row.model_copy(update={"label": text}),)})
 
 
 def _read_alike(trials: Sequence[Trial], records: Path) -> list[Report]:

@@ -25,6 +25,7 @@ from dopant.train.memory import keep_freed_memory
 
 _POLL_SECONDS = 0.5
 _TAIL_BYTES = 4096
+_UNGUARDED = 'a script that calls for it needs `if __name__ == "__main__":` before the call'
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def run_jobs(
 
     Raises:
         InputError: a job waits for one that is not there, or that waits itself; no workers, or no threads.
+        TrainingError: no process can begin, as in a script that has no `if __name__ == "__main__":`.
     """
     for what, number in (("runs at a time", workers), ("threads of each run", threads)):
         if number < 1:
@@ -120,7 +122,10 @@ def run_jobs(
                 receiver, sender = context.Pipe(duplex=False)
                 arguments = (sender, job, corpus, threads, {**options, **job.options})
                 process = context.Process(target=_work, args=arguments, daemon=True)
-                process.start()
+                try:
+                    process.start()
+                except BrokenPipeError:  # the server has ended: it imports the script, which started processes there
+                    raise TrainingError(f"the process of {job.name} could not begin; {_UNGUARDED}") from None
                 sender.close()
                 running[job.name] = _Running(process, receiver, job)
             wait_for([r.answer for r in running.values()], timeout=_POLL_SECONDS)
@@ -183,7 +188,7 @@ def _answer(running: _Running) -> Report | DopantError:
     except EOFError:
         running.process.join()
         code = running.process.exitcode
-        why = "was it killed for memory? resume with fewer jobs" if code < 0 else "go on with --resume"
+        why = "was it killed for memory? resume with fewer jobs" if code < 0 else f"{_UNGUARDED}; else resume"
         return TrainingError(f"the process of {running.job.name} ended with code {code} and no word; {why}")
     running.process.join()
     if isinstance(answer, Report):

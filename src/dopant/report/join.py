@@ -97,12 +97,21 @@ def _seed_line(report: Report, row: Row, loss: float | None = None) -> SeedLine:
 
 
 def told_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows, those of one label with their folders' names in it: settings that no label tells may differ."""
+    """The rows, those of one label with their folders' names in it: settings that no label tells may differ.
+
+    Where folders have one name, too, the rows are numbered.
+    """
     labels = Counter(row.label for row in rows)
-    return tuple(
-        row if labels[row.label] == 1 else row.model_copy(update={"label": f"{row.label} ({row.folder})"})
-        for row in rows
-    )
+    alike = Counter((row.label, row.folder) for row in rows)
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for row in rows:
+        place = row.label, row.folder
+        seen[place] += 1
+        number = f" {seen[place]}" if alike[place] > 1 else ""
+        apart = {"label": f"{row.label} ({row.folder}{number})"} if labels[row.label] > 1 else {}
+        found.append(row.model_copy(update=apart))
+    return tuple(found)
 
 
 def common_protocol(reports: Sequence[Report]) -> Protocol:
