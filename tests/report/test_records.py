@@ -14,6 +14,7 @@ import pytest
 import dopant
 from dopant import version
 from dopant.errors import InputError
+from dopant.report import records
 from dopant.report.records import Record, find_code, find_commit, find_machine, make_record, read_kept, write_kept
 
 
@@ -85,6 +86,14 @@ def test_commit_of_a_clean_checkout(checkout: Path) -> None:
 
 def test_commit_of_a_changed_checkout(checkout: Path) -> None:
     (checkout / "__init__.py").write_text("changed = True")
+    assert find_commit(checkout)[1] is True
+
+
+def test_a_checkout_of_which_git_says_nothing_is_not_called_clean(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = records._git
+    monkeypatch.setattr(records, "_git", lambda folder, *given: None if "status" in given else real(folder, *given))
     assert find_commit(checkout)[1] is True
 
 

@@ -149,7 +149,8 @@ def find_code() -> tuple[str, bool]:
 def find_commit(folder: Path) -> tuple[str, bool]:
     """The commit of the checkout that tracks the package in `folder`, and whether tracked files differ from it.
 
-    Records, and pages that are made from them, may differ: else no second record could be made of one commit.
+    Records, and pages that are made from them, may differ: else no second record could be made of one commit. Where git
+    does not say in ten seconds, files are held to differ.
 
     ("unknown", False) without git, outside a checkout, or when the package merely lies inside someone else's
     (a virtual environment within another project).
@@ -159,7 +160,7 @@ def find_commit(folder: Path) -> tuple[str, bool]:
     if tracked is None or commit is None:
         return UNKNOWN, False
     made = [f":(top,exclude){name}" for name in _MADE]
-    return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *made))
+    return commit, _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *made) != ""
 
 
 def find_versions() -> Versions:

@@ -31,7 +31,7 @@ class Protocol(Record):
     """All that has to be equal for two perplexities to be comparable.
 
     Args:
-        model: the model's name, "tiny" ... "large", or the folder's.
+        model: "tiny" ... "large" where it has the sizes of that, else layers × hidden: "2×300".
         corpus: the corpus's name.
         checksum: SHA-256 of its text.
         source: what else is known of the text: Python's version for "python-docs", file names.
@@ -42,7 +42,7 @@ class Protocol(Record):
         optimiser: in words; at their end `TENSOR_FLOAT` where the recipe asks for that, which only a GPU has.
         start: "scratch"; "dense": from a trained dense model; "mixed": of joined rows, as their labels say.
         distillation: None where the text alone was learnt from, or where joined rows differ in it, as their labels say.
-        target: "25x" or "1.2MB".
+        target: "25x", "1200000 bytes", or "none".
         count: "parameters" or "bytes"; what the target counts.
         scope: "lstm", "model" or "re:PATTERN"; of which weights.
         storage: how numbers are stored, as `str(Storage)`.
@@ -191,7 +191,8 @@ class ExperimentRun(Kept):
         experiment: the name of its folder.
         row: the name of its recipe, with the factor where a sweep has set it: "pruning-10x".
         model, seed, epochs: as in the protocol, to be seen at a glance.
-        recipe: every setting, also those that were left to their defaults; without what changes no number.
+        recipe: every setting, also those that were left to their defaults, but description, corpus and seed: the
+            protocol has the text's checksum and the seed.
         dense: the same of the dense row whose model it started from or learnt from; None where it needed none.
     """
 
