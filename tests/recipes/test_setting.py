@@ -5,11 +5,13 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+import dopant.recipes.setting as module
 from dopant.cost import Storage
 from dopant.data import Corpus, make_corpus, make_tokenizer
 from dopant.errors import FileError, InputError
@@ -216,3 +218,26 @@ def test_non_zeros_that_training_would_leave_where_they_are_are_refused(
 def test_a_dense_model_that_nothing_is_done_with_is_refused(tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"from scratch on the text alone, and .* is named to start or learn from"):
         make_setting(tiny("lmf"), corpus, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "way_out"),
+    [
+        ("huggingface", "word", "set tokenizer.kind=the path of its tokenizer.json"),
+        ("character", "word", "set tokenizer.kind=character"),
+        ("word", "tokenizer.json", "set tokenizer.kind=word"),
+    ],
+)
+def test_a_dense_model_with_a_tokenizer_of_another_kind_is_refused(
+    theirs: str,
+    ours: str,
+    way_out: str,
+    tiny: Tiny,
+    corpus: Corpus,
+    dense_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "load_dense", lambda folder: (None, SimpleNamespace(kind=theirs)))
+    message = f"reads text by a {theirs} tokenizer, the recipe's is {ours}; {way_out}, or name another"
+    with pytest.raises(InputError, match=re.escape(message)):
+        make_setting(tiny("lmf", start="dense", tokenizer=ours), corpus, dense_folder)

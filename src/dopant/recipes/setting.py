@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
 from dopant.data.corpus import PYTHON_DOCS
+from dopant.data.huggingface import HuggingFaceTokenizer
 from dopant.data.tokenizers import TRAINED
 from dopant.errors import FileError, InputError
 from dopant.evaluate import perplexity
@@ -147,10 +148,12 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
         )
     teacher = None if dense is None else load_dense(dense)
     tokenizer = new_tokenizer(recipe, corpus) if teacher is None else teacher[1]
-    if tokenizer.kind in TRAINED and tokenizer.kind != recipe.tokenizer.kind:
+    wanted = recipe.tokenizer.kind if recipe.tokenizer.kind in TRAINED else HuggingFaceTokenizer.kind
+    if tokenizer.kind != wanted:
+        kind = tokenizer.kind if tokenizer.kind in TRAINED else "the path of its tokenizer.json"
         raise InputError(
             f"the dense model reads text by a {tokenizer.kind} tokenizer, the recipe's is {recipe.tokenizer.kind}; "
-            f"set tokenizer.kind={tokenizer.kind}, or name another dense model"
+            f"set tokenizer.kind={kind}, or name another dense model"
         )
     texts = encode(corpus, tokenizer)
     torch.manual_seed(recipe.seed)
