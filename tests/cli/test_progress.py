@@ -8,6 +8,7 @@ import pytest
 
 from dopant.cli import progress as module
 from dopant.cli.progress import Bars, Lines, progress, share, state, watching
+from dopant.errors import InputError
 from dopant.recipes.places import Places
 from dopant.recipes.side_by_side import Standing
 
@@ -62,16 +63,25 @@ def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_is_watched_by_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not by that of an older run in its place."""
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     log = Places(tmp_path / "model").log
+    log.parent.mkdir()
+    log.write_text(json.dumps({"event": "epoch", "step": 9, "valid_perplexity": 99.5}) + "\n")
     with watching("model", tmp_path / "model", quiet=False):
-        log.parent.mkdir()
+        time.sleep(0.1)
+        assert "99.5" not in capsys.readouterr().err
         log.write_text(json.dumps({"event": "epoch", "step": 7, "valid_perplexity": 12.5}) + "\n")
         time.sleep(0.1)
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "model: training, validation perplexity 12.50",
         "model: done, validation perplexity 12.50",
     ]
+
+
+def test_what_cannot_be_written_is_not_watched() -> None:
+    with pytest.raises(InputError, match="/ cannot become a model folder"), watching("", Path("/"), quiet=True):
+        raise AssertionError("begun")
 
 
 def test_the_watch_ends_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from dopant.data import Corpus
 from dopant.errors import DivergenceError, InputError, TrainingError
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.recipes.side_by_side import Job, Standing, _answer, _Running, last_standing, run_jobs
+from dopant.recipes.side_by_side import Job, Standing, _answer, _Running, last_standing, run_jobs, stamp
 from dopant.report.report import Report
 
 Tiny = Callable[..., Recipe]
@@ -156,6 +156,7 @@ def test_how_far_a_run_is_from_the_end_of_its_log(tmp_path: Path) -> None:
     assert last_standing(log, before) == Standing("training", 4010, 5000, 80.5)
     log.write_text(json.dumps(events[0]) + "\n")
     assert last_standing(log, Standing("training", 30, 5000, 80.5)) == Standing("training", 50, 5000, 80.5)
+    assert last_standing(log, before, stamp(log)) is before  # of an older run
     anew = last_standing(log, Standing("training", 4010, 5000, 80.5))  # what the old run had is gone
     assert anew == Standing("training", 50, 5000, None)
 

@@ -36,15 +36,17 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
 def watching(name: str, folder: Path, *, quiet: bool) -> Iterator[None]:
     """Show how far the run is that writes the model `folder`, by its log."""
     from dopant.recipes.places import Places
-    from dopant.recipes.side_by_side import Standing, last_standing
+    from dopant.recipes.side_by_side import Standing, last_standing, stamp
 
+    log = Places.of(folder).log
+    old = stamp(log)
     done = threading.Event()
     standing = Standing("training")
 
     def watch(listener: Listener) -> None:
         nonlocal standing
         while not done.wait(_POLL_SECONDS):
-            standing = last_standing(Places.of(folder).log, standing)
+            standing = last_standing(log, standing, old)
             listener({name: standing})
 
     with progress(quiet=quiet) as listener:
@@ -55,7 +57,7 @@ def watching(name: str, folder: Path, *, quiet: bool) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
-        listener({name: replace(last_standing(Places.of(folder).log, standing), phase="done")})
+        listener({name: replace(last_standing(log, standing), phase="done")})
 
 
 class Bars:

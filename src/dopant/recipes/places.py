@@ -22,9 +22,16 @@ class Places:
 
     @classmethod
     def of(cls, out: str | Path) -> Places:
-        """The places of a run that is told to write to `out`."""
+        """The places of a run that is told to write to `out`.
+
+        Raises:
+            InputError: nothing can lie beside it.
+        """
         path = Path(out)
-        return cls(path if path.name not in ("", "..") else Path(os.path.abspath(path)))
+        path = path if path.name not in ("", "..") else Path(os.path.abspath(path))
+        if not path.name:
+            raise InputError(f"{path} cannot become a model folder; choose another place")
+        return cls(path)
 
     @property
     def run(self) -> Path:
@@ -81,8 +88,6 @@ def check_claim(places: Places, *, force: bool, resume: bool) -> None:
     """
     if force and resume:
         raise InputError("force starts anew and resume goes on; give one of them")
-    if not places.model.name:
-        raise InputError(f"{places.model} cannot become a model folder; choose another place")
     there = next((path for path in (places.model, places.run) if os.path.lexists(path)), None)
     if there is None:
         return

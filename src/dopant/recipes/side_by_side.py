@@ -67,6 +67,7 @@ class _Running:
     process: Any
     answer: Connection
     job: Job
+    old_log: tuple[int, int, int] | None = None
     log_end: Standing = field(default_factory=lambda: Standing("training"))
 
 
@@ -121,13 +122,14 @@ def run_jobs(
                     continue
                 receiver, sender = context.Pipe(duplex=False)
                 arguments = (sender, job, corpus, threads, {**options, **job.options})
+                old_log = stamp(Places(job.out).log)
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 try:
                     process.start()
                 except BrokenPipeError:  # the server has ended: it imports the script, which started processes there
                     raise TrainingError(f"the process of {job.name} could not begin; {_UNGUARDED}") from None
                 sender.close()
-                running[job.name] = _Running(process, receiver, job)
+                running[job.name] = _Running(process, receiver, job, old_log)
             wait_for([r.answer for r in running.values()], timeout=_POLL_SECONDS)
             for name in [name for name, r in running.items() if r.answer.poll() or not r.process.is_alive()]:
                 ended[name] = _answer(running.pop(name))
@@ -211,15 +213,31 @@ def _standings(
                 perplexity=report.rows[0].perplexity_valid if isinstance(report, Report) else None,
             )
         elif job.name in running:
-            running[job.name].log_end = last_standing(Places(job.out).log, running[job.name].log_end)
-            found[job.name] = running[job.name].log_end
+            run = running[job.name]
+            run.log_end = last_standing(Places(job.out).log, run.log_end, run.old_log)
+            found[job.name] = run.log_end
         else:
             found[job.name] = Standing("waiting")
     return found
 
 
-def last_standing(log: Path, before: Standing) -> Standing:
-    """How far the run that writes `log` is, from the end of the log; `before` where it tells nothing new."""
+def stamp(log: Path) -> tuple[int, int, int] | None:
+    """Tells a log from itself when it was written to, and from another in its place; None where there is none."""
+    try:
+        found = log.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def last_standing(log: Path, before: Standing, old: tuple[int, int, int] | None = None) -> Standing:
+    """How far the run that writes `log` is, from the end of the log; `before` where it tells nothing new.
+
+    Args:
+        old: the stamp of the log that was there when the run began, which may be that of another run.
+    """
+    if stamp(log) == old:
+        return before
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
