@@ -175,10 +175,9 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _threads(text: str) -> tuple[int, ...]:
-    from dopant.report.records import find_machine
+    from dopant.report.records import cores
 
-    cores = find_machine(1).cores
-    return _numbers("--threads", ",".join(str(cores) if word == "all" else word for word in words(text)))
+    return _numbers("--threads", ",".join(str(cores()) if word == "all" else word for word in words(text)))
 
 
 @contextmanager

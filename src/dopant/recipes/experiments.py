@@ -107,8 +107,6 @@ class Experiment:
 
     Args:
         name: of its folder.
-        folder: where the recipes are.
-        description: for the reader.
         trials: every run, those of the table first, of these the first seed of every row first.
         rows: names of the table's rows in their order.
         swept: by the name of a recipe, names of the rows that make up its line in the picture.
@@ -117,8 +115,6 @@ class Experiment:
     """
 
     name: str
-    folder: Path
-    description: str
     trials: tuple[Trial, ...]
     rows: tuple[str, ...]
     swept: Mapping[str, tuple[str, ...]]
@@ -189,7 +185,6 @@ def read_experiment(path: str | Path) -> Experiment:
     if document.data is None and not document.mistakes:
         document.mistake(0, (), "the experiment is empty; write its rows, each with its seeds")
     content = checked(ExperimentFile, document)
-    folder = file.resolve().parent
     recipes = {name: _read_row(name, file) for name in content.rows}
     _check_alike(recipes, str(file))
     dense = _dense_row(content.dense, recipes, file)
@@ -223,7 +218,7 @@ def read_experiment(path: str | Path) -> Experiment:
     ordered = sorted(
         trials.values(), key=lambda t: (t.row != t.base, t.seed, place[t.base], t.recipe.plan_target().factor or 0)
     )
-    return Experiment(folder.name, folder, content.description, tuple(ordered), tuple(recipes), swept, dense)
+    return Experiment(file.resolve().parent.name, tuple(ordered), tuple(recipes), swept, dense)
 
 
 def _read_row(name: str, file: Path) -> Recipe:

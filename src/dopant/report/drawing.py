@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from dopant.report.labels import spread
+from dopant.report.labels import apart
 from dopant.report.svg import COLOURS, Picture
 
 WIDE = 960
@@ -58,12 +58,12 @@ def make_axes(picture: Picture, left: float, right: float, top: float, bottom: f
     return axes
 
 
-def caption(picture: Picture, axes: Axes, above: str, below: str) -> None:
-    """What the upright axis shows, above it, and what the other shows, below."""
+def caption(picture: Picture, axes: Axes, above: str, below: str, lift: float = 20) -> None:
+    """What the upright axis shows, `lift` pixels above it, and what the other shows, below."""
     box = axes.get_position()
     figure = picture.figure
     left, right = box.x0 - 40 / picture.width, box.x1
-    top = box.y1 + (46 if picture.height == 440 else 20) / picture.height
+    top = box.y1 + lift / picture.height
     figure.text(left, top, above, size=_TEXT, color=COLOURS["ink"], ha="left", va="baseline")
     figure.text(right, box.y0 - 38 / picture.height, below, size=SMALL, color=COLOURS["muted"], ha="right")
 
@@ -120,7 +120,7 @@ def label_points(axes: Axes, marks: Sequence[Mark]) -> None:
         [label for label in labels if label[2] == side] for side in ("left", "right")
     ]  # fmt: skip
     for group in together:
-        places = spread([label[3] for label in group], _LINE, box.y0 + 8, box.y1 - 8)
+        places = apart([label[3] for label in group], _LINE, box.y0 + 8, box.y1 - 8)
         for (mark, x, side, _), y in zip(group, places, strict=True):
             _label(axes, mark, x, y, side)
 
@@ -129,7 +129,7 @@ def label_ends(axes: Axes, marks: Sequence[Mark]) -> None:
     """Labels right of the axes, at the height of the lines' ends, none over another."""
     box = axes.get_window_extent()
     indent = 20 if len(marks) < 4 else 38
-    for mark, y in zip(marks, spread([mark.y for mark in marks], _LINE, box.y0, box.y1), strict=True):
+    for mark, y in zip(marks, apart([mark.y for mark in marks], _LINE, box.y0, box.y1), strict=True):
         _label(axes, mark, box.x1 + indent, y, "left")
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from dopant.native.status import Status, status
-from dopant.report.records import Versions, find_machine, find_versions
+from dopant.report.records import Versions, find_machine, find_versions, installed
 
 EXTRAS = ("onnxruntime", "onnx", "accelerate", "tokenizers")
 
@@ -44,12 +43,5 @@ def environment() -> Environment:
         InputError: DOPANT_NATIVE forces a level of the native library that cannot be used.
     """
     machine = find_machine(threads=1)
-    extras = {name: _version(name) for name in EXTRAS}
+    extras = {name: installed(name) for name in EXTRAS}
     return Environment(find_versions(), machine.os, machine.cpu, machine.cores, status(), extras)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -10,7 +10,7 @@ from dopant.errors import InputError
 from dopant.report.records import Record
 from dopant.report.report import CurvePoint, Protocol, Report, Row, SeedLine, loss_percent
 
-_ALIKE = ("checksum", "vocabulary", "tokens", "model", "state_carried", "valid_batch", "test_batch", "scope")
+_ALIKE = ("checksum", "vocabulary", "tokens", "model", "valid_batch", "test_batch", "scope")
 _TRAINING = ("batch", "unroll", "epochs", "optimiser", "seed")
 _BUDGET = ("target", "count", "storage")
 

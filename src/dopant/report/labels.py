@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions at least `gap` apart, between `low` and `high`, as near to `wanted` as the squares allow.
 
     Labels that collide form a block which sits at the mean of where its members want to be (pool adjacent

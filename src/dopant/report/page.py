@@ -123,11 +123,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         ("Stored as", protocol.storage),
         ("Optimiser", words.optimiser(report)),
         ("Epochs", str(protocol.epochs)),
-        (
-            "Mini-batches",
-            f"{protocol.batch} streams × {protocol.unroll} steps, state "
-            f"{'carried over' if protocol.state_carried else 'not carried over'}",
-        ),
+        ("Mini-batches", f"{protocol.batch} streams × {protocol.unroll} steps, state carried over"),
         ("Evaluation", f"{protocol.valid_batch} streams for validation, {protocol.test_batch} for test"),
         ("Seed", words.seeds(report).partition(" ")[2]),
         ("Commits" if "; " in commits else "Commit", commits),

@@ -67,7 +67,7 @@ def perplexity_against_bytes(report: Report, width: int, name: str) -> str | Non
         )
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="both", length=3)
-        caption(picture, axes, "test perplexity (lower is better)", f"bytes of the {scope}, logarithmic scale")
+        caption(picture, axes, "test perplexity (lower is better)", f"bytes of the {scope}, logarithmic scale", lift=46)
         dense = report.dense
         if dense is not None:
             _mark_factors(axes, dense.stored_bytes)

@@ -168,9 +168,17 @@ def find_versions() -> Versions:
     return Versions(
         dopant=version.VERSION,
         python=platform.python_version(),
-        torch=_installed("torch"),
-        numpy=_installed("numpy"),
+        torch=installed("torch") or UNKNOWN,
+        numpy=installed("numpy") or UNKNOWN,
     )
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, without importing it; None where it is absent."""
+    try:
+        return installed_version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def find_machine(threads: int | None = None, device: str = "cpu") -> Machine:
@@ -220,13 +228,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _installed(package: str) -> str:
-    try:
-        return installed_version(package)
-    except PackageNotFoundError:
-        return UNKNOWN
 
 
 def _cpu() -> str:

@@ -37,7 +37,7 @@ class Protocol(Record):
         source: what else is known of the text: Python's version for "python-docs", file names.
         tokenizer: "word", "character" or "huggingface".
         unroll: time steps of one mini-batch.
-        state_carried: the LSTM's state goes from one mini-batch to the next.
+        state_carried: the LSTM's state goes from one mini-batch to the next; always so.
         valid_batch, test_batch: streams that the split is cut into for evaluation.
         optimiser: in words; at their end `TENSOR_FLOAT` where the recipe asks for that, which only a GPU has.
         start: "scratch"; "dense": from a trained dense model; "mixed": of joined rows, as their labels say.

@@ -195,7 +195,6 @@ def protocol_line(report: Report) -> str:
     several = any(len(row.seeds) > 1 for row in report.rows)
     means = " (mean ± standard deviation; loss against the dense row of the same seed)" if several else ""
     tokens = protocol.tokens
-    carried = "state carried" if protocol.state_carried else "state not carried"
     distilled = f"distilled from {distillation(protocol)}, " if protocol.distillation is not None else ""
     compressed = any(not row.dense for row in report.rows)
     wanted = f"Target {target(protocol)} by {protocol.count}; factors" if compressed else "Factors"
@@ -204,7 +203,7 @@ def protocol_line(report: Report) -> str:
         f"Perplexity of the test split of {protocol.corpus} (sha256 {protocol.checksum[:12]}; "
         f"{count(tokens.train)} / {count(tokens.valid)} / {count(tokens.test)} tokens, {protocol.tokenizer} "
         f"vocabulary {count(protocol.vocabulary)}), model {protocol.model}, computed from the files; "
-        f"batch {protocol.batch}, unroll {protocol.unroll}, {carried}, evaluation batch "
+        f"batch {protocol.batch}, unroll {protocol.unroll}, state carried, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
         f"{optimiser(report)}, {distilled}{seeds(report)}{means}. "
         f"{wanted}, parameters and bytes are those of the "
