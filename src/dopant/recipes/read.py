@@ -13,9 +13,7 @@ from pydantic import BaseModel, ValidationError
 from dopant.errors import RecipeError, did_you_mean
 from dopant.recipes.overrides import Override
 from dopant.recipes.schema import SHORTHANDS, Recipe
-from dopant.recipes.text import Document, KeyPath, Mistake, dotted, read_yaml, write_yaml
-
-_MAX_BYTES = 4_000_000
+from dopant.recipes.text import MAX_CHARACTERS, Document, KeyPath, Mistake, dotted, read_yaml, write_yaml
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -118,14 +116,14 @@ def read_text(path: str | Path) -> str:
     name = str(path)
     try:
         with Path(path).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+            data = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RecipeError(f"recipe {name!r} cannot be read: {reason}") from None
-    if len(data) > _MAX_BYTES:
-        raise RecipeError(f"recipe {name!r} has more than {_MAX_BYTES:,} bytes; no recipe needs that")
+    if len(data) > MAX_CHARACTERS:
+        raise RecipeError(f"recipe {name!r} has more than {MAX_CHARACTERS:,} bytes; no recipe needs that")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
