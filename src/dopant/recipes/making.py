@@ -49,16 +49,19 @@ def to_be_made(
         elif not state.make and not is_ready(trials[name], folder, text):
             why = f"its model is needed for {others}; this record stays"
             states[name] = _told(dataclasses.replace(state, train=True), why)
-    going_on = goes_on(experiment, states, folder, text, replace=replace)
+    going_on = _goes_on(experiment, states, folder, text, replace=replace)
     for trial in experiment.trials:
         state = states[trial.name]
         if is_worked_on(state):
-            lost = "" if trial.name in going_on else _lost(trial, state, folder, replace=replace)
+            resume = trial.name in going_on
+            found = "" if resume else _in_the_way(trial, state, folder)
+            lost = "" if resume else _lost(trial, folder, found, replace=replace)
+            state = dataclasses.replace(state, resume=resume, blocked="" if replace else found)
             states[trial.name] = _told(state, lost, _waits(experiment.dense_of(trial), states))
     return states
 
 
-def goes_on(
+def _goes_on(
     experiment: Experiment, states: Mapping[str, State], folder: Path, text: Corpus | DopantError, *, replace: bool
 ) -> set[str]:
     """Names of the runs that go on with what is in their folders, or take it if it is done; others begin anew.
@@ -112,7 +115,7 @@ def is_ready(trial: Trial, folder: Path, text: Corpus | DopantError) -> bool:
     return same and (not isinstance(text, Corpus) or checksum == text.checksum)
 
 
-def in_the_way(trial: Trial, state: State, folder: Path) -> str:
+def _in_the_way(trial: Trial, state: State, folder: Path) -> str:
     """What is wrong with a finished model that would be thrown away, though nobody has asked for that; "" for none."""
     places = Places(folder / trial.name)
     if state.state == "missing" and places.finished:
@@ -135,10 +138,10 @@ def _needed(experiment: Experiment, states: Mapping[str, State]) -> dict[str, li
     return found
 
 
-def _lost(trial: Trial, state: State, folder: Path, *, replace: bool) -> str:
-    """What is thrown away, though nobody has asked for that by name, when this run begins anew."""
+def _lost(trial: Trial, folder: Path, found: str, *, replace: bool) -> str:
+    """What is thrown away, though nobody has asked for that by name, when this run begins anew; `found` in the way."""
     places = Places(folder / trial.name)
-    if found := in_the_way(trial, state, folder):
+    if found:
         return f"{found}; it is {'thrown away' if replace else 'in the way'}"
     if places.finished or not places.recipe.exists():
         return ""

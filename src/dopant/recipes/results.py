@@ -17,7 +17,7 @@ from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
 from dopant.plan.target import Target
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
-from dopant.recipes.making import goes_on, in_the_way, is_there, is_worked_on, to_be_made
+from dopant.recipes.making import is_there, is_worked_on, to_be_made
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.row_label import label
@@ -128,11 +128,10 @@ def results(
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
     # to be told after hours of training would be late
     _read_alike([t for t in found.trials if states[t.name].counts and not states[t.name].make], records)
-    going_on = goes_on(found, states, folder, text, replace=replace)
     work = []
     for trial in wanted:
-        _check_in_the_way(trial, states[trial.name], folder, resume=trial.name in going_on, replace=replace)
-        work.append(_job(trial, found.dense_of(trial), wanted, folder, shown, resume=trial.name in going_on))
+        _check_free(trial, states[trial.name])
+        work.append(_job(trial, found.dense_of(trial), wanted, folder, shown, resume=states[trial.name].resume))
     _check_records([record_file(records, trial) for trial in wanted if states[trial.name].make], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
@@ -237,14 +236,13 @@ def _check_plans(trials: Sequence[Trial], text: Corpus) -> None:
             raise PlanError(f"{row}: {plan}")
 
 
-def _check_in_the_way(trial: Trial, state: State, folder: Path, *, resume: bool, replace: bool) -> None:
+def _check_free(trial: Trial, state: State) -> None:
     """See that no finished model is thrown away of which there is no record, or which is not to be made."""
-    found = "" if resume or replace else in_the_way(trial, state, folder)
-    if found:
+    if state.blocked:
         needed = f", and another model of {trial.name} is needed" if state.train else ""
         too = f", or name {trial.row} in --rows too" if state.train and state.state == "out of date" else ""
         way_out = "move it away, choose another place with --runs, or start anew with --replace"
-        raise InputError(f"{found}{needed}; {way_out}{too}")
+        raise InputError(f"{state.blocked}{needed}; {way_out}{too}")
 
 
 def _job(

@@ -39,6 +39,8 @@ class State:
         other_code: whether its record was made by other code than this.
         make: whether it is to be made now.
         train: whether its model alone is to be trained now, because others need it; its record stays as it is.
+        resume: whether it then goes on with what is in its folder, or takes it if it is done; else it begins anew.
+        blocked: what of a finished model keeps it from beginning anew, as that was not asked for; "" for nothing.
     """
 
     run: str
@@ -48,6 +50,8 @@ class State:
     other_code: bool = False
     make: bool = False
     train: bool = False
+    resume: bool = False
+    blocked: str = ""
 
 
 def record_file(records: Path, trial: Trial) -> Path:
