@@ -17,8 +17,7 @@ from dopant.evaluate import perplexity
 from dopant.layers import slots
 from dopant.plan.methods import METHODS
 from dopant.recipes.places import Places, alone
-from dopant.recipes.read import recipe_from
-from dopant.recipes.run import device_name, meet_byte_target, report_trained, run_recipe, schedule
+from dopant.recipes.run import device_name, meet_byte_target, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
 from dopant.report.report import Report, read_report
@@ -90,19 +89,6 @@ def test_the_row_is_computed_from_the_file(tiny: Tiny, corpus: Corpus, tmp_path:
     overlays = [slot.weight.overlay.values for slot in slots(model) if isinstance(slot.weight, DopedWeight)]
     assert row.nonzeros_in_file == sum(int((values != 0).sum()) for values in overlays)
     assert 0.9 * row.nonzeros < row.nonzeros_in_file <= row.nonzeros
-
-
-@pytest.mark.parametrize(
-    ("training", "told"),
-    [
-        ({}, "times 0.5 an epoch after 4"),
-        ({"constant_epochs": 13}, "held"),
-        ({"decay": 1.0, "average_from": 0.45}, "held, weights averaged from 45% on"),
-    ],
-)
-def test_the_protocol_tells_of_the_rate_and_of_means(training: dict[str, Any], told: str) -> None:
-    recipe = recipe_from({"method": "dense", "training": {"tf32": True, **training}})
-    assert schedule(recipe)["optimiser"].endswith(f"clip 5, {told}, in TensorFloat-32")
 
 
 def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,18 +353,6 @@ def test_the_plan_is_told_before_anything_is_done(tiny: Tiny, corpus: Corpus, tm
 
     run_recipe(tiny("lmf"), corpus, tmp_path / "m", announce=announce)
     assert (tmp_path / "m.run" / "plan.json").read_text() == told[0].to_json() + "\n"
-
-
-def test_a_model_that_is_there_is_only_evaluated(
-    tiny: Tiny, corpus: Corpus, dense_run: tuple[Path, Report], snapshot: Snapshot
-) -> None:
-    folder, trained = dense_run
-    before = snapshot(folder.parent)
-    row = report_trained(tiny("dense", **STARTS), corpus, folder).rows[0]
-    assert row.perplexity_test == trained.rows[0].perplexity_test
-    assert (row.parameters, row.file_bytes) == (SCOPE, trained.rows[0].file_bytes)
-    assert row.train_seconds is None
-    assert snapshot(folder.parent) == before
 
 
 @pytest.mark.parametrize("tied", [False, True])

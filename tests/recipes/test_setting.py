@@ -17,8 +17,8 @@ from dopant.data import Corpus, make_corpus, make_tokenizer
 from dopant.errors import FileError, InputError
 from dopant.layers import slots
 from dopant.models import LanguageModel, LanguageModelConfig
-from dopant.recipes.read import recipe_from, resolved_yaml
-from dopant.recipes.run import model_name, run_recipe
+from dopant.recipes.read import resolved_yaml
+from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import encode, evaluation_batch, load_dense, load_with_tokenizer, make_setting
 from dopant.storage.folder import save
@@ -184,13 +184,6 @@ def test_a_dense_model_of_other_sizes_is_refused(
     recipe = tiny("lmf", start="dense", model={"hidden": 16, "layers": 2, **model})
     with pytest.raises(InputError, match=message):
         make_setting(recipe, corpus, dense_folder)
-
-
-def test_a_model_has_the_name_of_a_size_only_with_its_sizes() -> None:
-    found = [
-        recipe_from({"model": model}).model for model in ("medium", {"size": "medium", "hidden": 8}, {"tied": True})
-    ]
-    assert [model_name(one) for one in found] == ["medium", "2×8", "2×200, tied"]
 
 
 @pytest.mark.parametrize(

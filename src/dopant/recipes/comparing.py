@@ -14,12 +14,13 @@ from dopant.errors import DopantError, InputError, PlanError, ResumeError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
 from dopant.plan.plan import Plan
+from dopant.recipes.describing import model_name
 from dopant.recipes.overrides import Override, arguments
 from dopant.recipes.places import Places, check_claim
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.read import read_recipe, shipped_recipes, written_keys
 from dopant.recipes.row_label import label
-from dopant.recipes.run import check_device, model_name
+from dopant.recipes.run import check_device
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_dense, with_corpus
 from dopant.recipes.side_by_side import Job, Listener, run_jobs

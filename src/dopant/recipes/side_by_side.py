@@ -16,8 +16,9 @@ from typing import Any
 
 from dopant.data import Corpus
 from dopant.errors import TRACEBACK, DopantError, InputError, TrainingError, as_sentence
+from dopant.recipes.describing import report_trained
 from dopant.recipes.places import Places
-from dopant.recipes.run import report_trained, run_recipe
+from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.report.records import find_code
 from dopant.report.report import Report

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from dopant import version
 from dopant.data import Corpus
 from dopant.errors import DopantError, InputError, RecipeError
+from dopant.recipes.describing import schedule
 from dopant.recipes.experiments import Experiment, Trial, flat
 from dopant.recipes.read import recipe_from
 from dopant.recipes.row_label import label
-from dopant.recipes.run import schedule
 from dopant.recipes.schema import Recipe
 from dopant.report.report import ExperimentRun, Report, read_report
 
