@@ -114,7 +114,7 @@ def test_from_a_trained_model(
     assert dense.perplexity_test == trained.rows[0].perplexity_test
     assert (dense.train_seconds, dense.curves) == (None, ())
     assert abs(lmf.loss_percent or 99) < 15
-    assert (dense.label, lmf.label) == ("Dense", "Low rank (LMF), fit to dense, distilled 0.5")
+    assert (dense.label, lmf.label) == ("Dense", "Low rank (LMF), averaged, fit to dense, distilled 0.5")
     assert report.protocol.start == "dense"
     assert snapshot(out / "dense") == given == snapshot(folder)
 

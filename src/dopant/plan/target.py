@@ -142,7 +142,7 @@ def check_scope(scope: str) -> None:
 def _number(value: object) -> float:
     """A factor as a float, NumPy's numbers too; PlanError unless it is finite."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise PlanError(f"target {str(value)[:40]!r} is no number; write a factor such as 25x, or bytes such as 1.2MB")
+        raise PlanError(f"target {value!r:.40} is no number; write a factor such as 25x, or bytes such as 1.2MB")
     try:
         number = float(value)
     except OverflowError:  # a whole number beyond all floats

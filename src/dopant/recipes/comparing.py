@@ -251,7 +251,7 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override])
     before = read_recipe(trained)
     model = before.model.model_dump(exclude={"joint"}, exclude_none=True)
     own = {key for key in written_keys(name) if key.startswith("training.") or key == "model.dropout"}
-    held = own.isdisjoint(f"training.{key}" for key in (*_FALL, "average_from"))
+    held = Path(name).stem != "dense" and own.isdisjoint(f"training.{key}" for key in (*_FALL, "average_from"))
     training = before.training.model_dump(include={*_RECOVERY, *(() if held else _FALL)}) | (_HELD if held else {})
     if "training.sparsify" in own:  # of a ramp that a file describes, no part is ours
         own.add("training.sparsify.end")
