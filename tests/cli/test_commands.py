@@ -219,7 +219,7 @@ def test_compare_by_default(report: Report, tmp_path: Path, pipeline: Pipeline, 
     assert json.loads(result.stdout) == report.model_dump(mode="json")
     assert result.stderr == ""
     found = compare.arguments
-    assert (found["corpus"], found["model"], found["methods"], found["threads"]) == ("python-docs", None, None, 1)
+    assert (found["corpus"], found["model"], found["methods"], found["threads"]) == (None, None, None, 1)
     recipe = recipe_from({}, found["overrides"])
     assert (recipe.target, recipe.count, recipe.scope, recipe.seed) == ("25x", "bytes", "lstm", 0)
 

@@ -134,6 +134,7 @@ def test_nobody_is_warned_of_torchs_beta_state() -> None:
     torch.set_warn_always(True)  # else torch warns once a process, maybe in an earlier test
     try:
         with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")  # without pytest's own filters
             importlib.reload(sparse)  # pytest takes filters away that were set when it read the tests
             for _ in range(2):
                 warnings.warn("the user's own", stacklevel=1)

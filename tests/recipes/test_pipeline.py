@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from dopant.recipes.pipeline import compare, compress, evaluate, generate, train
 from dopant.recipes.read import read_recipe, resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
+from dopant.recipes.setting import load_with_tokenizer
 from dopant.report.report import Distillation, Report, read_report
+from dopant.storage import save
 
 Tiny = Callable[..., Recipe]
 
@@ -119,6 +123,26 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
     assert read_report(tmp_path / "m.run" / "report.json") == report
     assert {path.name for path in tmp_path.iterdir()} == {"m", "m.run"}
     assert compress(folder, corpus, out=tmp_path / "m", overrides=rate, resume=True, **how) == report  # type: ignore[arg-type]
+
+
+def test_without_a_corpus_that_of_the_trained_model_is_read(
+    tiny: Callable[..., Recipe], corpus_folder: Path, tmp_path: Path
+) -> None:
+    text, dense = tmp_path / "text", tmp_path / "dense"
+    shutil.copytree(corpus_folder, text)
+    checksum = train(tiny(), text, out=dense).protocol.checksum
+    how: dict[str, Any] = {"target": "1.5x", "count": "parameters"}
+    assert compress(dense, out=tmp_path / "m", method="lmf", **how).protocol.checksum == checksum
+    assert evaluate(tmp_path / "m").protocol["checksum"] == checksum
+    report = compare(model=dense, methods=["lmf"], out=tmp_path / "both", jobs=1, **how)
+    assert report.protocol.checksum == checksum
+    text.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"no corpus is named, and that of .*dense is not here: there is no corpus"):
+        evaluate(dense)
+    model, tokenizer = load_with_tokenizer(dense)
+    save(tmp_path / "bare", model, tokenizer=tokenizer)
+    with pytest.raises(InputError, match=r"has no recipe\.yaml that would say which text it is of; name a corpus"):
+        evaluate(tmp_path / "bare")
 
 
 def test_training_leaves_torch_as_it_was(tiny: Callable[..., Recipe], corpus: Corpus, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from dopant.data import Corpus, make_corpus, make_tokenizer
 from dopant.errors import FileError, InputError
 from dopant.layers import slots
 from dopant.models import LanguageModel, LanguageModelConfig
+from dopant.plan import Plan, apply_plan, make_plan
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import encode, evaluation_batch, load_dense, load_with_tokenizer, make_setting
+from dopant.recipes.setting import encode, evaluation_batch, load_dense, load_with_tokenizer, make_setting, rejoined
 from dopant.storage.folder import save
 
 Tiny = Callable[..., Recipe]
@@ -119,6 +120,31 @@ def test_a_dense_model_is_opened_in_the_layout_of_the_method(
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(own, state)
     assert setting.teacher is None
+
+
+@pytest.mark.parametrize("method", ["lmf", "hmf"])
+def test_weights_outside_the_plan_are_stored_as_the_dense_model_s(
+    method: str, tiny: Tiny, corpus: Corpus, dense_folder: Path, tmp_path: Path
+) -> None:
+    """Whether or not the method has [x; h] as the dense model has it."""
+    dense, tokenizer = load_dense(dense_folder)
+    folder = save(tmp_path / "halves", dense, storage=Storage("float16"), tokenizer=tokenizer)
+    recipe = tiny(method, target="1.5x", start="dense")
+    for plan in (make_setting(recipe, corpus, folder).plan, plan_of(folder, recipe)):
+        stored = {weight.name: weight.cost.stored_bytes / weight.cost.parameters for weight in plan.weights}
+        assert (stored["embedding.weight"], stored["decoder.weight"]) == (2.0, 2.0)
+
+
+def plan_of(folder: Path, recipe: Recipe) -> Plan:
+    return make_plan(rejoined(load_dense(folder)[0], recipe.joint), **recipe.plan_arguments())
+
+
+def test_what_is_compressed_is_not_rejoined() -> None:
+    model = LanguageModel(LanguageModelConfig(30, 8))
+    apply_plan(model, make_plan(model, target="2x", method="lmf"))
+    assert rejoined(model, joint=True) is model
+    with pytest.raises(InputError, match=r"keeps x and h apart, .* lstm\.weight_l0 is compressed already"):
+        rejoined(model, joint=False)
 
 
 def test_what_starts_from_dense_has_the_dropout_of_its_own_recipe(

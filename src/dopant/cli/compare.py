@@ -10,7 +10,7 @@ import typer
 from dopant.cli.guard import guarded
 from dopant.cli.options import (
     METHODS,
-    Corpus,
+    CorpusOrModels,
     CountOrRecipes,
     Device,
     Force,
@@ -45,7 +45,7 @@ EXAMPLE = "dopant compare --corpus python-docs --model tiny --target 25x --out r
 def compare(
     context: typer.Context,
     out: Out,
-    corpus: Corpus = "python-docs",
+    corpus: CorpusOrModels = None,
     model: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,7 @@ import typer
 from dopant.cli.guard import guarded
 from dopant.cli.options import (
     METHODS,
-    Corpus,
+    CorpusOrModels,
     CountOrRecipes,
     Device,
     Force,
@@ -33,7 +33,7 @@ from dopant.cli.plans import say_plan
 from dopant.cli.progress import watching
 from dopant.cli.show_report import show_report
 
-EXAMPLE = "dopant compress runs/first/dense --target 25x --corpus python-docs --out runs/small --distill"
+EXAMPLE = "dopant compress runs/first/dense --target 25x --out runs/small"
 DISTILLED = 0.5  # the teacher's share of the loss
 
 
@@ -44,7 +44,7 @@ def compress(
         Path, typer.Argument(metavar="MODEL", help="The folder of a trained dense model.", show_default=False)
     ],
     out: Out,
-    corpus: Corpus = "python-docs",
+    corpus: CorpusOrModels = None,
     target: TargetOrRecipes = None,
     target_bytes: TargetBytes = None,
     count: CountOrRecipes = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from dopant.cli.guard import guarded
-from dopant.cli.options import Corpus, Json, Precision, Threads
+from dopant.cli.options import CorpusOrModels, Json, Precision, Threads
 from dopant.cli.output import show, show_json
 
 EXAMPLE = "dopant evaluate runs/first/doped-kronecker --corpus python-docs --split test"
@@ -18,7 +18,7 @@ EXAMPLE = "dopant evaluate runs/first/doped-kronecker --corpus python-docs --spl
 def evaluate(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.", show_default=False)],
-    corpus: Corpus = "python-docs",
+    corpus: CorpusOrModels = None,
     split: Annotated[str, typer.Option("--split", metavar="train|valid|test", help="What to read.")] = "test",
     precision: Precision = "exact",
     threads: Threads = None,

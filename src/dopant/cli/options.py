@@ -12,13 +12,15 @@ from dopant.recipes.overrides import Override, flags
 METHODS = "dense, pruning, lmf, hmd, hmf, kronecker, hybrid-kronecker, doped-kronecker, doped-lmf, doped-hmd"
 """For --help, which cannot wait for torch; a test holds it against `dopant.plan.METHODS`."""
 
-Corpus = Annotated[
-    str,
+_TEXTS = "python-docs (built in), a folder with train, valid and test text, or one text file."
+CorpusOrModels = Annotated[
+    str | None,
     typer.Option(
         "--corpus",
         "-c",
         metavar="CORPUS",
-        help="python-docs (built in), a folder with train, valid and test text, or one text file.",
+        help=f"{_TEXTS} [default: the trained model's, else python-docs]",
+        show_default=False,
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dopant.cost import Cost
-from dopant.data import Corpus, Tokenizer, read_corpus
+from dopant.data import Corpus, Tokenizer
 from dopant.errors import DopantError, InputError, PlanError, ResumeError
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import METHODS, method_named
@@ -22,7 +22,7 @@ from dopant.recipes.read import read_recipe, shipped_recipes, written_keys
 from dopant.recipes.row_label import label
 from dopant.recipes.run import check_device
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import load_dense, with_corpus
+from dopant.recipes.setting import corpus_for, load_dense, with_corpus
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.report.join import common_protocol, told_apart, with_losses, with_records
 from dopant.report.page import write_page
@@ -42,7 +42,7 @@ Where a recipe's file says something of the rate or the mean, the rate falls as 
 
 
 def compare(
-    corpus: str | Path | Corpus = "python-docs",
+    corpus: str | Path | Corpus | None = None,
     model: str | Path | None = None,
     target: str | float | None = None,
     methods: Sequence[str] | None = None,
@@ -68,7 +68,7 @@ def compare(
     `if __name__ == "__main__":`.
 
     Args:
-        corpus: `python-docs`, a folder, a file, or a corpus.
+        corpus: `python-docs`, a folder, a file, or a corpus; None for that of a trained model, else `python-docs`.
         model: tiny, small, medium, large, or the folder of a trained dense model: all methods then start from it. None
             for the size that the recipes' files say, else tiny.
         target: a factor such as 25x or bytes such as 1.2MB; None for the recipes' own, else 25x.
@@ -92,8 +92,8 @@ def compare(
     started = datetime.now(UTC)
     check_device(device)
     out = Path(out)
-    text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
     start_folder, tokenizer = (None, None) if model is None or str(model) in SIZES else _dense_folder(model)
+    text = corpus_for(corpus, start_folder)
     common = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed)
     sources = _sources(methods)
     changes = [*common, *overrides]

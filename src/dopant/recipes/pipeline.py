@@ -21,7 +21,7 @@ from dopant.recipes.read import read_recipe
 from dopant.recipes.results import Results, results
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import encode, evaluation_batch, load_with_tokenizer, with_corpus
+from dopant.recipes.setting import corpus_for, encode, evaluation_batch, load_with_tokenizer, with_corpus
 from dopant.report.join import join
 from dopant.report.page import write_page
 from dopant.report.records import make_record
@@ -123,7 +123,7 @@ def _torch_as_it_was(threads: int | None) -> Iterator[None]:
 
 def compress(
     model: str | Path,
-    corpus: str | Path | Corpus = "python-docs",
+    corpus: str | Path | Corpus | None = None,
     *,
     out: str | Path,
     method: str = "doped-kronecker",
@@ -145,6 +145,7 @@ def compress(
 
     Args:
         model: folder of a trained dense model.
+        corpus: None for the one that it was trained on.
         distill: weight of the dense model's own distribution in the loss, 0 to 1; None for the recipe's own, else 0.
         method, target, target_bytes, count, scope, overrides: as for `compare`.
 
@@ -156,7 +157,7 @@ def compress(
     """
     wanted = arguments(target=target, target_bytes=target_bytes, count=count, scope=scope, seed=seed, distill=distill)
     recipe = recovery_recipe(method, Path(model), [*wanted, *overrides])
-    text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    text = corpus_for(corpus, model)
     report = train(
         recipe,
         text,
@@ -191,13 +192,16 @@ class Evaluation:
 
 def evaluate(
     folder: str | Path,
-    corpus: str | Path | Corpus = "python-docs",
+    corpus: str | Path | Corpus | None = None,
     split: str = "test",
     *,
     precision: Precision = "exact",
     command: Sequence[str] = (),
 ) -> Evaluation:
     """Perplexity of a model folder on a text, computed from the files alone, by the runtime.
+
+    Args:
+        corpus: None for the one that the model was trained on.
 
     Raises:
         InputError: an unknown split or precision, or a text too short.
@@ -208,7 +212,7 @@ def evaluate(
     check_precision(precision)
     model, tokenizer = load_with_tokenizer(folder)
     runtime = Runtime(model, tokenizer, precision=precision)
-    text = corpus if isinstance(corpus, Corpus) else read_corpus(corpus)
+    text = corpus_for(corpus, folder)
     texts = encode(text, tokenizer)
     record = make_record(command, seed=0)
     protocol = {

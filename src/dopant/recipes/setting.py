@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, tokenizer_from
+from dopant.data import SPLITS, Corpus, Tokenizer, batchify, make_tokenizer, read_corpus, tokenizer_from
 from dopant.data.corpus import PYTHON_DOCS
 from dopant.data.huggingface import HuggingFaceTokenizer
 from dopant.data.tokenizers import TRAINED
@@ -20,8 +20,9 @@ from dopant.evaluate.mode import Scorer
 from dopant.layers import convert, revert, slots
 from dopant.models import LanguageModel
 from dopant.plan.plan import Plan, make_plan
+from dopant.recipes.read import read_recipe
 from dopant.recipes.schema import Recipe
-from dopant.storage.config import TOKENIZER
+from dopant.storage.config import RECIPE, TOKENIZER
 from dopant.storage.folder import load_model
 from dopant.storage.read import naming
 from dopant.structures import DenseWeight
@@ -171,6 +172,25 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
     )
 
 
+def corpus_for(given: str | Path | Corpus | None, folder: str | Path | None = None) -> Corpus:
+    """The text that is named; where none is, the one that a model folder's recipe names, without a folder the embedded.
+
+    Raises:
+        InputError: it cannot be read, or the folder does not say which it is.
+    """
+    if isinstance(given, Corpus):
+        return given
+    if given is not None or folder is None:
+        return read_corpus(PYTHON_DOCS if given is None else given)
+    recipe = Path(folder) / RECIPE
+    if not recipe.is_file():
+        raise InputError(f"{folder} has no {RECIPE} that would say which text it is of; name a corpus")
+    try:
+        return read_corpus(read_recipe(recipe).corpus)
+    except InputError as error:
+        raise InputError(f"no corpus is named, and that of {folder} is not here: {error}") from None
+
+
 def with_corpus(recipe: Recipe, corpus: Corpus) -> Recipe:
     """The recipe with the corpus that is read, where that has a place: what lies beside a model shall name its text."""
     place = corpus.source.get("path", PYTHON_DOCS if corpus.source.get("kind") == PYTHON_DOCS else None)
@@ -233,13 +253,36 @@ def _opened(dense: LanguageModel, recipe: Recipe) -> LanguageModel:
                 f"set model.{name}={own}, or name another dense model"
             )
     model = LanguageModel(replace(dense.config, joint=joint, dropout=recipe.model.dropout))
-    model.load_state_dict(rejoined(dense, joint).state_dict())
+    source = rejoined(dense, joint)
+    model.load_state_dict(source.state_dict())
+    _remember_storage(model, source)
     return model
 
 
-def rejoined(dense: LanguageModel, joint: bool) -> nn.Module:
-    """A dense model with [x; h] of its LSTM layers as one matrix, or as two; the model itself where it is so."""
-    return dense if joint == dense.config.joint else convert(revert(dense), joint=joint)
+def rejoined(model: LanguageModel, joint: bool) -> nn.Module:
+    """A dense model with [x; h] of its LSTM layers as one matrix, or as two; the model itself where it is so.
+
+    Raises:
+        InputError: it is not so, and not dense.
+    """
+    if joint == model.config.joint:
+        return model
+    compressed = [slot for slot in slots(model) if not isinstance(slot.weight, DenseWeight)]
+    if compressed:
+        raise InputError(
+            f"the method keeps x and h {'together' if joint else 'apart'}, which the model does not, and "
+            f"{compressed[0].name} is compressed already; name the dense model that it was made from"
+        )
+    made = convert(revert(model), joint=joint)
+    _remember_storage(made, model)
+    return made
+
+
+def _remember_storage(model: nn.Module, source: nn.Module) -> None:
+    """Weights of one name are written as those of `source` are."""
+    known = {slot.name: slot.weight.storage for slot in slots(source)}
+    for slot in slots(model):
+        slot.weight.storage = known.get(slot.name, slot.weight.storage)
 
 
 def _digest(tensor: Tensor) -> str:
