@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,6 +55,8 @@ def test_all_such_parts_can_be_called() -> None:
         part = getattr(dopant, name)
         assert callable(part)
         assert part.__name__ == f"dopant.{name}"
+        function = getattr(import_module(dopant._HOMES[name]), name)
+        assert (inspect.signature(part), part.__doc__) == (inspect.signature(function), function.__doc__)
     with pytest.raises(dopant.InputError, match="2 reports are joined into a new one"):
         dopant.report("a", "b")
 

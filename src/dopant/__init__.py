@@ -6,7 +6,9 @@ The names below are found when they are first used, so that `import dopant` and 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from inspect import Signature, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -139,11 +141,20 @@ __all__ = ["__version__", *_HOMES]
 
 
 class _Callable(ModuleType):
-    """A package that can also be called: `dopant.train(...)` beside `dopant.train.loop`."""
+    # a package that can also be called: `dopant.train(...)` beside `dopant.train.loop`; help tells of the function
+    __doc__ = property(lambda self: self._function().__doc__)
+
+    def _function(self) -> Callable[..., Any]:
+        name = self.__name__.rpartition(".")[2]
+        found: Callable[..., Any] = getattr(import_module(_HOMES[name]), name)
+        return found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        name = self.__name__.rpartition(".")[2]
-        return getattr(import_module(_HOMES[name]), name)(*args, **kwargs)
+        return self._function()(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(self._function())
 
 
 class _Dopant(ModuleType):
