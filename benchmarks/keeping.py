@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from dopant.report.records import make_record
-from dopant.report.writing import write_text
+from dopant.reporting.records import make_record
+from dopant.reporting.writing import write_text
 
 
 def keep(path: Path, result: Mapping[str, object], started: datetime, *, seed: int = 0, device: str = "cpu") -> None:

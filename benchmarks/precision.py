@@ -14,7 +14,7 @@ from keeping import keep
 
 import dopant
 from dopant.data import batchify, read_corpus
-from dopant.evaluate import perplexity
+from dopant.evaluation import perplexity
 from dopant.recipes.setting import encode
 
 BATCHES = (1, 8, 16, 32)  # sequences read side by side, parts of the text

@@ -23,9 +23,9 @@ from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.models.sizes import SIZES
 from dopant.ops import onednn
 from dopant.structures import DopedWeight, Kronecker, MaskedWeight
-from dopant.train.loop import Run, train
-from dopant.train.memory import keep_freed_memory
-from dopant.train.settings import TrainSettings
+from dopant.training.loop import Run, train
+from dopant.training.memory import keep_freed_memory
+from dopant.training.settings import TrainSettings
 
 VOCABULARY, FACTOR, ROUNDS = 10_000, 25, 3
 SHAPES = {"small": ((32, 16), (25, 25)), "medium": ((52, 26), (50, 50))}

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from dopant.layers import LSTM, slots
 from dopant.recipes.run import check_device, device_name
 from dopant.structures import DopedWeight, Kronecker, MaskedWeight
-from dopant.train.co_matrix_dropout import RowMasks
-from dopant.train.graph import can_record, record
-from dopant.train.settings import CoMatrixDropout
+from dopant.training.co_matrix_dropout import RowMasks
+from dopant.training.graph import can_record, record
+from dopant.training.settings import CoMatrixDropout
 
 HIDDEN, LAYERS, BATCH, STEPS, FACTOR = 650, 2, 20, 35, 25
 SHAPES = ((52, 26), (50, 50))

@@ -15,18 +15,18 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dopant.bench import cells
-from dopant.bench.picture import draw
-from dopant.bench.record import Bench
-from dopant.bench.table import markdown as bench_markdown
-from dopant.report.drawing import WIDE
-from dopant.report.plots import path_contributions, perplexity_against_bytes
-from dopant.report.records import read_kept
-from dopant.report.report import Report, read_report
-from dopant.report.svg import standalone
-from dopant.report.table import markdown_table
-from dopant.report.words import perplexity
-from dopant.report.writing import write_text
+from dopant.benchmarking import cells
+from dopant.benchmarking.picture import draw
+from dopant.benchmarking.record import Bench
+from dopant.benchmarking.table import markdown as bench_markdown
+from dopant.reporting.drawing import WIDE
+from dopant.reporting.plots import path_contributions, perplexity_against_bytes
+from dopant.reporting.records import read_kept
+from dopant.reporting.report import Report, read_report
+from dopant.reporting.svg import standalone
+from dopant.reporting.table import markdown_table
+from dopant.reporting.words import perplexity
+from dopant.reporting.writing import write_text
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

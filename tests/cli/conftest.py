@@ -34,7 +34,7 @@ def dopant() -> Run:
 
 @pytest.fixture(scope="session")
 def golden_report() -> Path:
-    return Path(__file__).parent.parent / "report" / "golden" / "report-1.json"
+    return Path(__file__).parent.parent / "reporting" / "golden" / "report-1.json"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dopant.bench.engines import NAMES
+from dopant.benchmarking.engines import NAMES
 from dopant.cli.bench import ENGINES
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_what_is_refused(arguments: list[str], message: str, dopant: Run) -> Non
 
 
 def test_without_onnxruntime_the_others_go_on(trained: Path, dopant: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dopant.bench import engines
+    from dopant.benchmarking import engines
 
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     result = dopant("bench", trained, *SHORT, "--engines", ENGINES, "--quiet")

@@ -11,7 +11,7 @@ import pytest
 
 from dopant.errors import DivergenceError, PlanError
 from dopant.recipes.read import recipe_from
-from dopant.report.report import Report, read_report
+from dopant.reporting.report import Report, read_report
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Recorded, Run

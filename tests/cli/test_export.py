@@ -69,7 +69,7 @@ def test_what_verification_needs_is_found_before_anything_is_written(
 def test_a_file_that_differs_from_its_model_is_not_left(
     trained: Path, dopant: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dopant.export.verify.TOLERANCE", -1.0)
+    monkeypatch.setattr("dopant.exporting.verify.TOLERANCE", -1.0)
     out = tmp_path / "m.onnx"
     out.write_text("the old one")
     result = dopant("export", trained, "--out", out, "--verify", "--force")

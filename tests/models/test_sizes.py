@@ -7,7 +7,7 @@ import torch
 
 from dopant.layers import LSTM
 from dopant.models import SIZES, LanguageModel, LanguageModelConfig
-from dopant.train.settings import TrainSettings
+from dopant.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dopant.recipes.read import recipe_from
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.text import write_yaml
-from dopant.report.report import Report
+from dopant.reporting.report import Report
 
 SUBJECTS, VERBS = ["a cat", "the dog", "some bird", "my fish"], ["sees", "eats", "likes", "finds", "is"]
 OBJECTS = ["a mouse", "the tree", "some bread", "my house", "cold water"]

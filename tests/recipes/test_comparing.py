@@ -16,8 +16,8 @@ from dopant.recipes.pipeline import train
 from dopant.recipes.read import read_recipe
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.report.report import Distillation, Report, read_report
-from dopant.report.words import protocol_line
+from dopant.reporting.report import Distillation, Report, read_report
+from dopant.reporting.words import protocol_line
 
 Snapshot = Callable[[Path], dict[str, bytes]]
 SMALL = [f"model.{key}" for key in ("hidden=16", "dropout=0.0")] + [

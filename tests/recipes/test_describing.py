@@ -10,7 +10,7 @@ from dopant.data import Corpus
 from dopant.recipes.describing import model_name, report_trained, schedule
 from dopant.recipes.read import recipe_from
 from dopant.recipes.schema import Recipe
-from dopant.report.report import Report
+from dopant.reporting.report import Report
 
 Tiny = Callable[..., Recipe]
 Snapshot = Callable[[Path], dict[str, bytes]]

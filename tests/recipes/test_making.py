@@ -16,8 +16,8 @@ from dopant.recipes.results import Results, State, results
 from dopant.recipes.run import run_recipe
 from dopant.recipes.side_by_side import Standing
 from dopant.recipes.states import kept_settings
-from dopant.report.report import Report, read_report, write_report
-from dopant.report.table import markdown_table
+from dopant.reporting.report import Report, read_report, write_report
+from dopant.reporting.table import markdown_table
 
 Write = Callable[..., Path]
 Snapshot = Callable[[Path], dict[str, bytes]]

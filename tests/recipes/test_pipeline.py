@@ -17,7 +17,7 @@ from dopant.recipes.read import read_recipe, resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
-from dopant.report.report import Distillation, Report, read_report
+from dopant.reporting.report import Distillation, Report, read_report
 from dopant.storage import save
 
 Tiny = Callable[..., Recipe]
@@ -204,3 +204,8 @@ def test_the_package_offers_them_all(tiny: Tiny, corpus: Corpus, tmp_path: Path)
     assert found == pytest.approx(report.rows[0].perplexity_test, rel=1e-5)  # the report has torch
     assert dopant.generate(tmp_path / "m", "a cat", 3) == generate(tmp_path / "m", "a cat", 3)
     assert run_recipe(tiny("lmf"), corpus, tmp_path / "m", resume=True) == report
+
+
+def test_several_reports_need_a_place_for_the_one_they_are_joined_into() -> None:
+    with pytest.raises(InputError, match="2 reports are joined into a new one"):
+        dopant.report("a", "b")

@@ -15,7 +15,7 @@ from dopant.recipes import results as module
 from dopant.recipes.experiments import read_experiment
 from dopant.recipes.results import Results, State, results
 from dopant.recipes.side_by_side import Standing
-from dopant.report.report import Report, read_report, write_report
+from dopant.reporting.report import Report, read_report, write_report
 
 Write = Callable[..., Path]
 Snapshot = Callable[[Path], dict[str, bytes]]

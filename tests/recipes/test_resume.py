@@ -20,13 +20,13 @@ from dopant.errors import InputError, ResumeError
 from dopant.recipes.read import resolved_yaml
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.train.descent import Descent
+from dopant.training.descent import Descent
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 
 SERVER = """
 import json, os, sys, traceback
-import dopant.recipes.pipeline, dopant.train.loop
+import dopant.recipes.pipeline, dopant.training.loop
 
 for line in sys.stdin:
     pid = os.fork()
@@ -47,13 +47,13 @@ train({recipe!r}, {corpus!r}, out={out!r}, dense={dense!r}, resume=True)
 """
 SLOW = """
 import time
-from dopant.train.descent import Descent
+from dopant.training.descent import Descent
 real = Descent.step
 Descent.step = lambda *args: (time.sleep({seconds}), real(*args))
 """
 KILL = """
 import os, pathlib, signal, time
-import dopant.recipes.run, dopant.train.checkpoint, dopant.train.log, dopant.train.loop
+import dopant.recipes.run, dopant.training.checkpoint, dopant.training.log, dopant.training.loop
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -84,7 +84,7 @@ def half_a_line(log, event, **values):
     log._file.flush()
     die()
 
-run, checkpoint, log, loop = dopant.recipes.run, dopant.train.checkpoint, dopant.train.log, dopant.train.loop
+run, checkpoint, log, loop = dopant.recipes.run, dopant.training.checkpoint, dopant.training.log, dopant.training.loop
 save = checkpoint.save_file
 is_checkpoint = lambda path, *args: path.name == "checkpoint.safetensors.new"
 """

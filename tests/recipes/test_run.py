@@ -13,14 +13,14 @@ import torch
 import dopant.recipes.run as module
 from dopant.data import Corpus, batchify, make_corpus
 from dopant.errors import DivergenceError, InputError, PlanError, ResumeError
-from dopant.evaluate import perplexity
+from dopant.evaluation import perplexity
 from dopant.layers import slots
 from dopant.plan.methods import METHODS
 from dopant.recipes.places import Places, alone
 from dopant.recipes.run import device_name, meet_byte_target, run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import load_with_tokenizer
-from dopant.report.report import Report, read_report
+from dopant.reporting.report import Report, read_report
 from dopant.storage.folder import load_model
 from dopant.storage.inspect import inspect
 from dopant.structures import DopedWeight

@@ -18,7 +18,7 @@ from dopant.errors import DivergenceError, InputError, TrainingError
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.side_by_side import Job, Standing, _answer, _Running, last_standing, run_jobs, stamp
-from dopant.report.report import Report
+from dopant.reporting.report import Report
 
 Tiny = Callable[..., Recipe]
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from dopant.errors import InputError
-from dopant.evaluate import generate, perplexity
+from dopant.evaluation import generate, perplexity
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.native.library import library
 from dopant.plan import apply_plan, make_plan

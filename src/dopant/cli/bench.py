@@ -27,7 +27,7 @@ from dopant.cli.options import (
 from dopant.cli.output import say, show_json, stdout
 
 if TYPE_CHECKING:
-    from dopant.bench.run import Listener
+    from dopant.benchmarking.run import Listener
     from dopant.models import LanguageModel
     from dopant.recipes.overrides import Override
 
@@ -35,7 +35,7 @@ EXAMPLE = "dopant bench --model medium --target 25x --count parameters --part ls
 
 METHOD, VOCABULARY = "doped-kronecker", 10_000  # of an untrained model
 ENGINES = "dopant,torch,torch-int8,onnxruntime,onnxruntime-int8"
-"""For --help, which cannot wait for torch; a test holds it against `dopant.bench.engines.NAMES`."""
+"""For --help, which cannot wait for torch; a test holds it against `dopant.benchmarking.engines.NAMES`."""
 
 
 @guarded
@@ -87,12 +87,12 @@ def bench(
     Our runtime, torch and ONNX Runtime take turns in one process: times in µs, median and spread, with warm caches and
     flushed ones. The opponents run the same model with dense weights, in float32 and in 8 bits.
     """
-    from dopant.bench.page import write_page
-    from dopant.bench.run import Settings
-    from dopant.bench.run import bench as run
-    from dopant.bench.table import make_table
+    from dopant.benchmarking.page import write_page
+    from dopant.benchmarking.run import Settings
+    from dopant.benchmarking.run import bench as run
+    from dopant.benchmarking.table import make_table
     from dopant.errors import InputError
-    from dopant.report.records import write_kept
+    from dopant.reporting.records import write_kept
 
     settings = Settings(
         engines=tuple(words(engines)),
@@ -175,7 +175,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _threads(text: str) -> tuple[int, ...]:
-    from dopant.report.records import cores
+    from dopant.reporting.records import cores
 
     return _numbers("--threads", ",".join(str(cores()) if word == "all" else word for word in words(text)))
 

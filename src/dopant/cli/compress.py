@@ -84,7 +84,7 @@ def compress(
     otherwise is followed.
     """
     from dopant.recipes.pipeline import compress as run
-    from dopant.train.memory import keep_freed_memory
+    from dopant.training.memory import keep_freed_memory
 
     keep_freed_memory()
 

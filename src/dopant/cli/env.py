@@ -15,7 +15,7 @@ def env(as_json: Json = False) -> None:
 
     DOPANT_NATIVE in the environment forces one of its levels, or switches it off with 0.
     """
-    from dopant.report.environment import environment
+    from dopant.reporting.environment import environment
 
     found = environment()
     if as_json:

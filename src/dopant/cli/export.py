@@ -49,7 +49,7 @@ def export(
     logits, h and c. Needs the extra: pip install 'dopant[onnx]'.
     """
     from dopant.errors import InputError
-    from dopant.export.write import export as run
+    from dopant.exporting.write import export as run
 
     if corpus is not None and not verify:
         raise InputError("--corpus is what --verify reads; give --verify too, or leave --corpus out")
@@ -68,8 +68,8 @@ def export(
 def _checker(folder: Path, corpus: str | None, found: dict[str, Any]) -> Callable[[Path], None]:
     """What holds a file to the model and leaves its findings in `found`; all that it needs is there when this ends."""
     from dopant.data import read_corpus
-    from dopant.export.extra import extra
-    from dopant.export.verify import OnnxModel, check_perplexity, logits_difference
+    from dopant.exporting.extra import extra
+    from dopant.exporting.verify import OnnxModel, check_perplexity, logits_difference
     from dopant.recipes.setting import encode, load_with_tokenizer
     from dopant.storage.folder import load_model
 

@@ -36,7 +36,7 @@ def report(
     --markdown in the form for a README.
     """
     from dopant.recipes.pipeline import report as run
-    from dopant.report.table import markdown_table
+    from dopant.reporting.table import markdown_table
 
     found, page = run(*sources, out=out, force=force)
     if markdown and not as_json:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from dopant.cli.output import show_json, stdout
 
 if TYPE_CHECKING:
-    from dopant.report.report import Report
+    from dopant.reporting.report import Report
 
 
 def show_report(report: Report, *, as_json: bool) -> None:
     """The table with its headline, or all of it as JSON."""
-    from dopant.report.table import make_table
-    from dopant.report.words import headline
+    from dopant.reporting.table import make_table
+    from dopant.reporting.words import headline
 
     if as_json:
         show_json(report.model_dump(mode="json"))

@@ -84,7 +84,7 @@ def train(
     with --resume.
     """
     from dopant.recipes.pipeline import train as run
-    from dopant.train.memory import keep_freed_memory
+    from dopant.training.memory import keep_freed_memory
 
     keep_freed_memory()
 

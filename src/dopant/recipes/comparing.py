@@ -24,10 +24,10 @@ from dopant.recipes.run import check_device
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import corpus_for, load_dense, with_corpus
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
-from dopant.report.join import common_protocol, told_apart, with_losses, with_records
-from dopant.report.page import write_page
-from dopant.report.records import cores
-from dopant.report.report import Report, Row, write_report
+from dopant.reporting.join import common_protocol, told_apart, with_losses, with_records
+from dopant.reporting.page import write_page
+from dopant.reporting.records import cores
+from dopant.reporting.report import Report, Row, write_report
 from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
 from dopant.storage.replace import written_beside

@@ -17,8 +17,8 @@ from dopant.recipes.read import read_recipe
 from dopant.recipes.row_label import label
 from dopant.recipes.schema import ModelSettings, Recipe
 from dopant.recipes.setting import Setting, evaluation_batch, make_setting
-from dopant.report.records import Record, make_record
-from dopant.report.report import (
+from dopant.reporting.records import Record, make_record
+from dopant.reporting.report import (
     TENSOR_FLOAT,
     CurvePoint,
     Distillation,
@@ -32,7 +32,7 @@ from dopant.report.report import (
 from dopant.storage.folder import load_model
 from dopant.storage.inspect import inspect
 from dopant.structures import Doped, DopedWeight, Sparse, SparseWeight, Structure, StructuredWeight
-from dopant.train.settings import TrainSettings
+from dopant.training.settings import TrainSettings
 
 
 def report_trained(recipe: Recipe, corpus: Corpus, folder: Path, *, command: Sequence[str] = ()) -> Report:

@@ -14,7 +14,7 @@ from dopant.recipes.places import Places
 from dopant.recipes.read import kept_text, read_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.states import State, changed, kept_settings, state_of
-from dopant.report.report import read_report
+from dopant.reporting.report import read_report
 
 
 def to_be_made(

@@ -12,7 +12,7 @@ import torch
 
 from dopant.data import Corpus, read_corpus
 from dopant.errors import InputError
-from dopant.evaluate.generation import check_seed
+from dopant.evaluation.generation import check_seed
 from dopant.plan.plan import Plan
 from dopant.recipes.comparing import compare, recovery_recipe
 from dopant.recipes.overrides import Override, arguments
@@ -22,13 +22,13 @@ from dopant.recipes.results import Results, results
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import corpus_for, encode, evaluation_batch, load_with_tokenizer, with_corpus
-from dopant.report.join import join
-from dopant.report.page import write_page
-from dopant.report.records import make_record
-from dopant.report.report import Report, loss_percent, read_report, write_report
+from dopant.reporting.join import join
+from dopant.reporting.page import write_page
+from dopant.reporting.records import make_record
+from dopant.reporting.report import Report, loss_percent, read_report, write_report
 from dopant.runtime import Runtime
 from dopant.runtime.packed import Precision, check_precision
-from dopant.train.processes import make_accelerator
+from dopant.training.processes import make_accelerator
 
 __all__ = [
     "Evaluation",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dopant.errors import InputError, ResumeError
-from dopant.report.writing import write_text
+from dopant.reporting.writing import write_text
 from dopant.storage.folder import check_place
 
 

@@ -24,13 +24,13 @@ from dopant.recipes.row_label import label
 from dopant.recipes.run import check_device
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.recipes.states import State, kept_settings, record_file, state_of
-from dopant.report.drawing import WIDE
-from dopant.report.join import check_alike, join_seeds, told_apart
-from dopant.report.plots import loss_against_factor
-from dopant.report.records import cores, find_code
-from dopant.report.report import ExperimentRun, Report, read_report, write_report
-from dopant.report.svg import standalone
-from dopant.report.writing import write_text
+from dopant.reporting.drawing import WIDE
+from dopant.reporting.join import check_alike, join_seeds, told_apart
+from dopant.reporting.plots import loss_against_factor
+from dopant.reporting.records import cores, find_code
+from dopant.reporting.report import ExperimentRun, Report, read_report, write_report
+from dopant.reporting.svg import standalone
+from dopant.reporting.writing import write_text
 
 JOBS_ON_A_GPU = 4  # an LSTM's step is many small kernels: one run leaves most of a GPU idle
 

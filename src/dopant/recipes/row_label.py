@@ -10,7 +10,7 @@ from dopant.models.sizes import SIZES
 from dopant.plan.methods import method_named
 from dopant.plan.target import Target
 from dopant.recipes.schema import Recipe
-from dopant.train.settings import CoMatrixDropout
+from dopant.training.settings import CoMatrixDropout
 
 LABELS = {
     "dense": "Dense",

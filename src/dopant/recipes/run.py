@@ -15,7 +15,7 @@ import torch
 
 from dopant.data import Corpus, batchify
 from dopant.errors import InputError
-from dopant.evaluate import perplexity
+from dopant.evaluation import perplexity
 from dopant.layers import slots
 from dopant.models import LanguageModel
 from dopant.plan.apply import apply_plan
@@ -25,16 +25,16 @@ from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
 from dopant.recipes.read import kept_text, resolved_yaml
 from dopant.recipes.schema import Recipe
 from dopant.recipes.setting import evaluation_batch, make_setting
-from dopant.report.records import find_code, make_record
-from dopant.report.report import (
+from dopant.reporting.records import find_code, make_record
+from dopant.reporting.report import (
     Report,
     read_report,
     write_report,
 )
 from dopant.storage.folder import save
-from dopant.train.loop import Run, train
-from dopant.train.overlay import close_overlays, drop_smallest, open_overlays
-from dopant.train.processes import Processes
+from dopant.training.loop import Run, train
+from dopant.training.overlay import close_overlays, drop_smallest, open_overlays
+from dopant.training.processes import Processes
 
 PATH_SAMPLE_STEPS = 200  # of the validation set's columns, for perplexities with a path switched off
 

@@ -23,7 +23,7 @@ from dopant.plan.methods import Options, method_named, read_structure
 from dopant.plan.plan import Rule
 from dopant.plan.rules import check_pattern
 from dopant.plan.target import Count, Target, check_scope, parse_bytes, parse_target
-from dopant.train.settings import TrainSettings
+from dopant.training.settings import TrainSettings
 
 DEFAULT_TARGET = "25x"
 SHORTHANDS = {"model": "size", "tokenizer": "kind"}

@@ -15,8 +15,8 @@ from dopant.data.corpus import PYTHON_DOCS
 from dopant.data.huggingface import HuggingFaceTokenizer
 from dopant.data.tokenizers import TRAINED
 from dopant.errors import FileError, InputError
-from dopant.evaluate import perplexity
-from dopant.evaluate.mode import Scorer
+from dopant.evaluation import perplexity
+from dopant.evaluation.mode import Scorer
 from dopant.layers import convert, revert, slots
 from dopant.models import LanguageModel
 from dopant.plan.plan import Plan, make_plan
@@ -26,7 +26,7 @@ from dopant.storage.config import RECIPE, TOKENIZER
 from dopant.storage.folder import load_model
 from dopant.storage.read import naming
 from dopant.structures import DenseWeight
-from dopant.train.overlay import check_overlays
+from dopant.training.overlay import check_overlays
 
 VALID_BATCH = 20  # Zaremba et al.: the validation set in as many streams as the training set
 TEST_BATCH = 1  # and the test set as one

@@ -20,9 +20,9 @@ from dopant.recipes.describing import report_trained
 from dopant.recipes.places import Places
 from dopant.recipes.run import run_recipe
 from dopant.recipes.schema import Recipe
-from dopant.report.records import find_code
-from dopant.report.report import Report
-from dopant.train.memory import keep_freed_memory
+from dopant.reporting.records import find_code
+from dopant.reporting.report import Report
+from dopant.training.memory import keep_freed_memory
 
 _POLL_SECONDS = 0.5
 _TAIL_BYTES = 4096

@@ -15,7 +15,7 @@ from dopant.recipes.experiments import Experiment, Trial, flat
 from dopant.recipes.read import recipe_from
 from dopant.recipes.row_label import label
 from dopant.recipes.schema import Recipe
-from dopant.report.report import ExperimentRun, Report, read_report
+from dopant.reporting.report import ExperimentRun, Report, read_report
 
 NOT_KEPT = ("description", "corpus", "seed")
 """Keys of a recipe that its record has in another form, or does not need: prose, the text's checksum, the seed."""

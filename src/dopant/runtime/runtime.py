@@ -10,7 +10,7 @@ import torch
 
 from dopant.data.tokenizers import Tokenizer
 from dopant.errors import InputError
-from dopant.evaluate.generation import check_seed, generate
+from dopant.evaluation.generation import check_seed, generate
 from dopant.models.language_model import LanguageModel
 from dopant.native import status
 from dopant.native.library import library
