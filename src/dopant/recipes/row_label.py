@@ -25,6 +25,15 @@ LABELS = {
     "doped-hmd": "Doped hybrid",
 }
 
+_TOLD = {
+    "terms": "{} terms",
+    "rank": "rank {}",
+    "dense_rows": "{} dense rows a gate",
+    "base_share": "{:.0%} for the structure",
+    "per_bank": "{} non-zeros in a bank",
+}
+"""Options of a structure, in words."""
+
 
 def label(recipe: Recipe, *, usual_end: float | None = None, usual_target: Target | None = None) -> str:
     """The method's name for readers, with what sets this run apart.
@@ -79,8 +88,9 @@ def _layout(recipe: Recipe) -> str:
     words = {True: ", gate by gate", False: ", all gates as one", None: ""}[options.get("per_gate")]
     if options.get("shapes") is not None and recipe.method != "kronecker":  # alone, they are what the factor tells
         words += ", " + " ⊗ ".join(f"{rows}×{columns}" for rows, columns in options["shapes"])
-    if options.get("per_bank") is not None:
-        words += f", {options['per_bank']} non-zeros in a bank"
+    for name, told in _TOLD.items():
+        if options.get(name) is not None:
+            words += ", " + told.format(options[name])
     if recipe.joint == method_named(recipe.method).joint:
         return words
     return (", x and h together" if recipe.joint else ", x and h apart") + words
