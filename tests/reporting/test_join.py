@@ -75,6 +75,13 @@ def test_two_dense_rows_are_refused(report: Report) -> None:
         join([first, first])
 
 
+def test_one_report_stands_also_with_a_dense_row_that_is_a_control(report: Report) -> None:
+    control = report.rows[0].model_copy(update={"label": "Dense, trained on", "loss_percent": 1.5})
+    assert control.dense
+    kept = report.model_copy(update={"rows": (*report.rows, control)})
+    assert join([kept]) == kept
+
+
 def test_rows_of_one_label_and_folder_are_numbered(report: Report) -> None:
     dense, pruning, *_ = apart(report)
     labels = [row.label for row in join([dense, pruning, pruning]).rows]

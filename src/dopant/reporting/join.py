@@ -16,13 +16,15 @@ _BUDGET = ("target", "count", "storage")
 
 
 def join(reports: Sequence[Report]) -> Report:
-    """All rows in their order, each with its loss against the dense row, under `common_protocol`.
+    """All rows in their order, each with its loss against the dense row, under `common_protocol`; one stays as it is.
 
     Raises:
-        InputError: no report, two dense rows, or reports whose perplexities cannot be compared: other text, other
-            vocabulary, another model.
+        InputError: no report, two dense rows in several, or reports whose perplexities cannot be compared: other text,
+            other vocabulary, another model.
     """
     check_alike(reports)
+    if len(reports) == 1:  # its losses stand, also where a second dense row is a control
+        return reports[0]
     rows = [row for report in with_records(reports) for row in report.rows]
     return Report(protocol=common_protocol(reports), rows=told_apart(with_losses(rows)))
 
