@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 from dopant.errors import InputError
 
-Values = Literal["float32", "float16", "int8"]
+Values = Literal["float32", "float16", "int8", "int4"]
 Indices = Literal["gaps", "rice"]
 
 _VALUE_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1}
-_SCALE_BYTES = 2  # an int8 row carries one float16 scale
+_SCALE_BYTES = 2  # a row of whole numbers carries one float16 scale
 ESCAPE = 255  # gap code: this byte skips 255 positions and stores no value
 
 
@@ -20,8 +20,9 @@ ESCAPE = 255  # gap code: this byte skips 255 positions and stores no value
 class Storage:
     """How numbers are written: the type of the values and the code of the overlay's positions.
 
-    ``int8`` keeps one float16 scale a row. ``gaps`` spends a byte on a non-zero (255 skips 255 positions);
-    ``rice`` is the entropy-coded form for the smallest file (Golomb-Rice, the best parameter for each matrix).
+    ``int8`` and ``int4`` keep whole numbers and one float16 scale a row, ``int4`` two numbers in a byte. ``gaps``
+    spends a byte on a non-zero (255 skips 255 positions); ``rice`` is the entropy-coded form for the smallest file
+    (Golomb-Rice, the best parameter for each matrix).
 
     Raises:
         InputError: a type or code that is not known.
@@ -37,6 +38,11 @@ class Storage:
         ):
             if value not in known:
                 raise InputError(f"storage {name} {value!r} is not known; choose one of {', '.join(known)}")
+
+    @property
+    def scaled(self) -> bool:
+        """Whether values are whole numbers, with a scale a row."""
+        return self.values in ("int8", "int4")
 
     def __str__(self) -> str:
         return f"{self.values} values, {self.indices} indices"
@@ -68,13 +74,27 @@ class Cost:
 
 
 def matrix_bytes(rows: int, columns: int, storage: Storage) -> int:
-    """Bytes of a dense (rows, columns) matrix; int8 adds a float16 scale a row."""
-    return rows * columns * _VALUE_BYTES[storage.values] + (rows * _SCALE_BYTES if storage.values == "int8" else 0)
+    """Bytes of a dense (rows, columns) matrix; whole numbers add a float16 scale a row."""
+    return rows * _number_bytes(columns, storage) + _scales_bytes(rows, storage)
 
 
 def sparse_value_bytes(rows: int, nonzeros: int, storage: Storage) -> int:
-    """Bytes of the values of `nonzeros` entries spread over `rows` rows; int8 adds a scale a row."""
-    return nonzeros * _VALUE_BYTES[storage.values] + (rows * _SCALE_BYTES if storage.values == "int8" else 0)
+    """Bytes of the values of `nonzeros` entries spread over `rows` rows; whole numbers add a scale a row."""
+    return _number_bytes(nonzeros, storage) + _scales_bytes(rows, storage)
+
+
+def nibble_bytes(count: int) -> int:
+    """Bytes of so many numbers of 4 bits side by side."""
+    return (count + 1) // 2
+
+
+def _number_bytes(count: int, storage: Storage) -> int:
+    """Of numbers side by side."""
+    return nibble_bytes(count) if storage.values == "int4" else count * _VALUE_BYTES[storage.values]
+
+
+def _scales_bytes(rows: int, storage: Storage) -> int:
+    return rows * _SCALE_BYTES if storage.scaled else 0
 
 
 def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int:

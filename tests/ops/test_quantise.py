@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
+from dopant.ops.quantise import (
+    INT4,
+    INT8,
+    Grid,
+    dequantise_entries,
+    dequantise_rows,
+    quantise_entries,
+    quantise_rows,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,10 +48,44 @@ def test_scales_at_the_edges_of_float16(largest: float) -> None:
     assert abs(dequantise_rows(codes, scales)[0, 0].item() - largest) <= 0.532 * step
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 9e6])
-def test_what_does_not_fit_is_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match=r"int8"):
-        quantise_rows(torch.tensor([[1.0, bad]]))
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [(float("nan"), "not finite"), (float("inf"), "not finite"), (9e6, "too large for a float16 scale")],
+)
+@pytest.mark.parametrize("grid", [INT8, INT4])
+def test_what_does_not_fit_is_refused(bad: float, text: str, grid: Grid) -> None:
+    with pytest.raises(ValueError, match=text):
+        quantise_rows(torch.tensor([[1.0, bad]]), grid=grid)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(-9, 4), st.integers(1, 7), st.integers(1, 40))
+def test_each_row_has_the_clip_of_least_error(seed: int, power: int, rows: int, columns: int) -> None:
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 10.0**power
+
+    def error(grid: Grid) -> torch.Tensor:
+        return (dequantise_rows(*quantise_rows(matrix, grid=grid)) - matrix).square().sum(-1)
+
+    codes, scales = quantise_rows(matrix, grid=INT4)
+    assert codes.abs().max() <= 7
+    assert torch.equal(error(INT4), torch.stack([error(Grid(7, (clip,))) for clip in INT4.clips]).amin(0))
+    largest = codes.abs().amax(-1)
+    assert ((largest == 7) | (scales < 2.0**-14)).all()  # below, float16 has fewer digits
+    again, same = quantise_rows(dequantise_rows(codes, scales), grid=INT4)
+    normal = largest == 7
+    assert torch.equal(again[normal], codes[normal])
+    assert torch.equal(same[normal], scales[normal])
+    place = torch.arange(rows).repeat_interleave(columns)
+    by_entries = quantise_entries(matrix.flatten(), place, rows, grid=INT4)
+    assert torch.equal(by_entries[0].view(rows, columns), codes) or columns > 16  # sums differ by rounding
+
+
+def test_cutting_the_largest_off_pays() -> None:
+    matrix = torch.randn(200, 32, generator=torch.Generator().manual_seed(0))
+    errors = [
+        (dequantise_rows(*quantise_rows(matrix, grid=grid)) - matrix).square().mean().sqrt() for grid in (Grid(7), INT4)
+    ]
+    assert errors[1] < 0.96 * errors[0]
 
 
 def test_entries_are_quantised_by_their_row() -> None:

@@ -217,7 +217,7 @@ def test_overrides() -> None:
         ("targets.2=x", "targets: the list has 1 items, numbered from 0; got '2'"),
         ("targets.0.pattern=x", "targets.0: is 're:a' and has no keys"),
         ("sed=3", "--set sed=3: unknown key; did you mean 'seed'?"),
-        ("storage.values=int4", "--set storage.values=int4: input should be"),
+        ("storage.values=int2", "--set storage.values=int2: input should be"),
     ],
 )
 def test_wrong_overrides(override: str, message: str) -> None:
@@ -230,10 +230,10 @@ def test_a_mistake_from_outside_is_not_called_the_recipes() -> None:
     assert mistakes("seed: 1\n", "training.epochs=x") == [
         "--set training.epochs=x: input should be a valid integer, got 'x'"
     ]
-    found = mistakes("seed: 1\n", *flags(values="int4", count="stones"))
+    found = mistakes("seed: 1\n", *flags(values="int2", count="stones"))
     assert found[0] == "2 settings have mistakes:"
     assert found[1].startswith("--count stones: input should be 'parameters' or 'bytes', got 'stones'")
-    assert found[2].startswith("--values int4: input should be")
+    assert found[2].startswith("--values int2: input should be")
     assert mistakes("sed: 1\n", *flags(count="stones"))[0] == "r.yaml has 2 mistakes:"
 
 

@@ -8,7 +8,15 @@ import torch
 
 from dopant.errors import InputError
 from dopant.native.library import choice, library
-from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
+from dopant.ops.quantise import (
+    INT4,
+    INT8,
+    Grid,
+    dequantise_entries,
+    dequantise_rows,
+    quantise_entries,
+    quantise_rows,
+)
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
 from dopant.structures import (
     Dense,
@@ -131,11 +139,17 @@ def test_the_training_form_of_an_overlay_is_packed_as_the_stored_form() -> None:
     assert error(weight, "exact", 1) < 1e-6
 
 
-def test_values_that_came_from_8_bits_stay_in_8_bits_and_exact() -> None:
+@pytest.mark.parametrize("grid", [INT8, INT4])
+def test_values_that_came_from_whole_numbers_stay_in_8_bits_and_exact(grid: Grid) -> None:
     rough = torch.randn(64, 100)
-    eight = dequantise_rows(*quantise_rows(rough))
-    assert packed(DenseWeight(eight)).bytes < packed(DenseWeight(rough)).bytes / 3
-    assert error(DenseWeight(eight), "exact", 1) < 1e-6
+    whole = dequantise_rows(*quantise_rows(rough, grid=grid))
+    assert packed(DenseWeight(whole)).bytes < packed(DenseWeight(rough)).bytes / 3
+    assert error(DenseWeight(whole), "exact", 1) < 1e-6
+    rows = torch.arange(64).repeat_interleave(100)
+    values = dequantise_entries(*quantise_entries(rough.flatten(), rows, 64, grid=grid)[:1], rows, torch.ones(64))
+    weight = SparseWeight((64, 400), values, torch.arange(6_400) * 4)
+    assert packed(weight).bytes < 4 * len(values)
+    assert error(weight, "exact", 1) < 1e-5
 
 
 @pytest.mark.skipif(choice().level != "avx512vnni", reason="only there a kernel looks x up in registers of bytes")

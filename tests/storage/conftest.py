@@ -24,7 +24,9 @@ from dopant.structures import (
     StructuredWeight,
 )
 
-STORAGES = [Storage(values, indices) for values in ("float32", "float16", "int8") for indices in ("gaps", "rice")]
+STORAGES = [
+    Storage(values, indices) for values in ("float32", "float16", "int8", "int4") for indices in ("gaps", "rice")
+]
 STRUCTURES: dict[str, tuple[Structure, tuple[int, int]]] = {
     "dense": (Dense(), (6, 5)),
     "low_rank": (LowRank(2), (6, 5)),

@@ -42,7 +42,7 @@ def test_float32_gives_the_same_outputs(tmp_path: Path, language_model: Language
 def test_other_values_give_nearly_the_same(tmp_path: Path, language_model: LanguageModel, storage: Storage) -> None:
     save(tmp_path / "m", language_model, storage=storage)
     error = (load_model(tmp_path / "m").model(TOKENS)[0] - language_model(TOKENS)[0]).abs().max()
-    assert error <= {"float32": 0.0, "float16": 1e-3, "int8": 2e-2}[storage.values]
+    assert error <= {"float32": 0.0, "float16": 1e-3, "int8": 2e-2, "int4": 0.4}[storage.values]
     assert storage.values == "float32" or error > 0
 
 
@@ -277,9 +277,12 @@ def test_a_module_is_not_loaded_as_a_language_model(tmp_path: Path, language_mod
         load_model(tmp_path / "m")
 
 
-def test_what_is_too_small_for_int8_is_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+@pytest.mark.parametrize(("values", "last"), [("int8", 127), ("int4", 7)])
+def test_what_is_too_small_for_its_scales_is_told(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, values: Any, last: int
+) -> None:
     def saved(name: str, matrix: torch.Tensor) -> list[str]:
-        save(tmp_path / name, nn.Sequential(Linear(8, 6, weight=Dense().fit(matrix))), storage=Storage("int8"))
+        save(tmp_path / name, nn.Sequential(Linear(8, 6, weight=Dense().fit(matrix))), storage=Storage(values))
         told = [str(warning.message) for warning in recwarn.list]
         recwarn.clear()
         return told
@@ -289,5 +292,5 @@ def test_what_is_too_small_for_int8_is_told(tmp_path: Path, recwarn: pytest.Warn
     few[1:3] *= torch.tensor([0.0, 1e-12])[:, None]  # rows that are next to nothing are nothing to lose
     assert not any(saved(f"m{size:.0e}", few * size) for size in (0.0, 1e-5, 1.0, 1e4))
     (told,) = saved("small", matrix * 1e-8)
-    assert "0.weight.matrix is so small that of 127 levels of int8 it uses 0; scales are float16" in told
+    assert f"0.weight.matrix is so small that of {last} levels of {values} it uses 0; scales are float16" in told
     assert "store its weight as float32" in told

@@ -54,11 +54,15 @@ def read_weight(
 ) -> np.ndarray:
     match structure["kind"]:
         case "dense":
-            return read_matrix("matrix", tensors)
+            return read_matrix("matrix", tensors, shape[1], storage)
         case "low_rank":
-            return read_matrix("left", tensors) @ read_matrix("right", tensors)
+            left = read_matrix("left", tensors, structure["rank"], storage)
+            return left @ read_matrix("right", tensors, shape[1], storage)
         case "kronecker":
-            factors = [read_matrix(f"factor_{i}", tensors) for i in range(len(structure["shapes"]))]
+            factors = [
+                read_matrix(f"factor_{i}", tensors, columns, storage)
+                for i, (_, columns) in enumerate(structure["shapes"])
+            ]
             dense = np.zeros(shape)
             for term in range(structure["terms"]):
                 product = np.ones((1, 1))
@@ -72,7 +76,7 @@ def read_weight(
             positions = read_gaps(codes) if storage["indices"] == "gaps" else read_rice(codes, n)
             assert len(positions) == n
             flat = np.zeros(shape[0] * shape[1])
-            values = tensors.pop("values").astype(np.float32)
+            values = read_numbers("values", tensors, n, storage)
             if "values.scale" in tensors:
                 scales = tensors.pop("values.scale").astype(np.float32)
                 values = np.array(
@@ -98,8 +102,17 @@ def under(part: str, tensors: Tensors) -> Tensors:
     return {key[len(part) + 1 :]: tensors.pop(key) for key in list(tensors) if key.startswith(part + ".")}
 
 
-def read_matrix(name: str, tensors: Tensors) -> np.ndarray:
-    values = tensors.pop(name).astype(np.float32)
+def read_numbers(name: str, tensors: Tensors, count: int, storage: dict[str, str]) -> np.ndarray:
+    stored = tensors.pop(name)
+    if storage["values"] == "int4":
+        nibbles = np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:-1], 2 * stored.shape[-1])
+        assert not nibbles[..., count:].any()
+        stored = (nibbles[..., :count].astype(np.int8) ^ 8) - 8
+    return stored.astype(np.float32)
+
+
+def read_matrix(name: str, tensors: Tensors, columns: int, storage: dict[str, str]) -> np.ndarray:
+    values = read_numbers(name, tensors, columns, storage)
     if name + ".scale" in tensors:
         values = values * tensors.pop(name + ".scale").astype(np.float32)[..., None]
     return values.astype(np.float64)
@@ -132,22 +145,22 @@ def read_rice(codes: np.ndarray, n: int) -> list[int]:
 # What it is held against
 
 
-def in_whole_steps(weight: StructuredWeight) -> StructuredWeight:
-    """Give a weight values that every storage keeps exactly: whole multiples of a row's scale, up to 127."""
+def in_whole_steps(weight: StructuredWeight, last: int) -> StructuredWeight:
+    """Give a weight values that are kept exactly: whole multiples of a row's scale, up to the last."""
     generator = torch.Generator().manual_seed(5)
 
     def draw(like: Tensor) -> Tensor:
-        return torch.randint(-126, 127, like.shape, generator=generator).float()
+        return torch.randint(1 - last, last, like.shape, generator=generator).float()
 
     for part in weight.modules():
         for name, parameter in part.named_parameters(recurse=False):
             values = draw(parameter)
             if isinstance(part, SparseWeight):
                 rows = part.row_index
-                values[torch.diff(rows, prepend=torch.tensor([-1])) > 0] = 127.0
+                values[torch.diff(rows, prepend=torch.tensor([-1])) > 0] = last
                 values *= 2.0 ** -(rows % 3)
             elif name != "bias":
-                values[..., 0] = 127.0
+                values[..., 0] = last
                 values *= 2.0 ** -(torch.arange(values.shape[-2]) % 3).unsqueeze(-1)
             parameter.data.copy_(values)
     return weight
@@ -162,7 +175,7 @@ class Holder(nn.Module):
 
 
 def test_a_stranger_rebuilds_every_matrix_exactly(tmp_path: Path, weight: StructuredWeight, storage: Storage) -> None:
-    model = Holder(in_whole_steps(weight))
+    model = Holder(in_whole_steps(weight, 7 if storage.values == "int4" else 127))
     save(tmp_path / "m", model, storage=storage)
     weights, plain = read_folder(tmp_path / "m")
     truth = weight.double().to_dense().detach().numpy()

@@ -43,7 +43,7 @@ ScopeOrRecipes = Annotated[
 ]
 Values = Annotated[
     str | None,
-    typer.Option("--values", metavar="float32|float16|int8", help=f"How the file keeps numbers. {_RECIPES}"),
+    typer.Option("--values", metavar="float32|float16|int8|int4", help=f"How the file keeps numbers. {_RECIPES}"),
 ]
 Indices = Annotated[
     str | None,

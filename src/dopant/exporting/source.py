@@ -11,6 +11,7 @@ from torch import Tensor
 from dopant.cost import ESCAPE, Storage
 from dopant.exporting.graph import Graph
 from dopant.ops.gaps import encode_gaps
+from dopant.ops.nibbles import decode_nibbles
 from dopant.storage.pack import SCALE, pack, pack_matrix
 from dopant.structures import SparseWeight
 
@@ -38,7 +39,8 @@ class Source:
     Args:
         graph: where the products with the weight are added.
         name: of the weight; its initializers are called as the tensors of a model folder.
-        storage: the type of the values; positions are gaps in any case, which ONNX operators can open.
+        storage: the type of the values, of which 4 bits become 8; positions are gaps in any case, which ONNX operators
+            can open.
     """
 
     graph: Graph
@@ -62,24 +64,26 @@ class Source:
         return self.graph.kept((self.name, "nonzeros"), lambda: self._opened_nonzeros(weight))
 
     def _opened(self, graph: Graph, name: str, matrix: Tensor, index: str | None) -> str:
-        stored = self.graph.kept(
-            (self.name, name, "stored"),
-            lambda: {key: self._constant(key, part) for key, part in pack_matrix(name, matrix, self.storage).items()},
-        )
+        def made() -> dict[str, str]:
+            packed = self._in_bytes(pack_matrix(name, matrix, self.storage), name, matrix.shape[-1])
+            return {key: self._constant(key, part) for key, part in packed.items()}
+
+        stored = self.graph.kept((self.name, name, "stored"), made)
         parts = dict(stored)
         if index is not None:
             parts = {key: graph.add("Gather", part, index) for key, part in stored.items()}
         values = parts[name]
         if self.storage.values != "float32":
             values = graph.to(values, np.float32)
-        if self.storage.values == "int8":
+        if self.storage.scaled:
             scales = graph.add("Unsqueeze", graph.to(parts[name + SCALE], np.float32), graph.integers(-1))
             values = graph.add("Mul", values, scales)
         return values
 
     def _opened_nonzeros(self, weight: SparseWeight) -> NonZeros:
         graph = self.graph.root
-        stored = pack(weight, Storage(self.storage.values, "gaps"))
+        packed = pack(weight, Storage(self.storage.values, "gaps"))
+        stored = self._in_bytes(packed, "values", weight.values.numel())
         gaps = graph.to(self._constant("positions", stored["positions"]), np.int64)
         reached = graph.add("CumSum", graph.add("Add", gaps, graph.integer(1)), graph.integer(0))
         positions = graph.add("Sub", reached, graph.integer(1))
@@ -88,10 +92,16 @@ class Source:
         values = self._constant("values", stored["values"])
         if self.storage.values != "float32":
             values = graph.to(values, np.float32)
-        if self.storage.values == "int8":
+        if self.storage.scaled:
             scales = graph.to(self._constant("values" + SCALE, stored["values" + SCALE]), np.float32)
             values = graph.add("Mul", values, graph.add("Gather", scales, rows))
         return NonZeros(values, positions, rows, columns)
+
+    def _in_bytes(self, packed: dict[str, Tensor], name: str, count: int) -> dict[str, Tensor]:
+        """The same with a byte for each of `count` numbers in a row, where a file has two in one."""
+        if self.storage.values != "int4":
+            return packed
+        return packed | {name: decode_nibbles(packed[name], count)}
 
     def _constant(self, name: str, tensor: Tensor) -> str:
         return self.graph.constant(tensor.numpy(), f"{self.name}.{name}")

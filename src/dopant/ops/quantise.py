@@ -1,23 +1,42 @@
-"""Eight-bit values with one scale a row, rounded to nearest: float16 as files have it, or float32."""
+"""Whole numbers of 8 bits or 4 with one scale a row, rounded to nearest: float16 as files have it, or float32."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-LEVELS = 127
+
+@dataclass(frozen=True)
+class Grid:
+    """Which whole numbers a row is multiples of its scale by: those from -last to last.
+
+    Args:
+        last: the largest.
+        clips: shares of a row's largest magnitude. The row has the scale, of those by which one of them is `last`,
+            that leaves the least squared error; 1 comes first, so that what lies on a grid already stays as it is.
+    """
+
+    last: int
+    clips: tuple[float, ...] = (1.0,)
 
 
-def quantise_rows(matrix: Tensor, scale_type: torch.dtype = torch.float16) -> tuple[Tensor, Tensor]:
+INT8 = Grid(127)
+INT4 = Grid(7, tuple(1.0 - step / 32 for step in range(17)))
+"""With so few levels it pays to cut the largest off: below half of it never, by trial."""
+
+
+def quantise_rows(matrix: Tensor, scale_type: torch.dtype = torch.float16, grid: Grid = INT8) -> tuple[Tensor, Tensor]:
     """Matrix (..., rows, columns), any float type -> int8 of the same shape, scales (..., rows), float16 or float32.
 
     Raises:
-        ValueError: a value that is not finite, or too large for its scale to fit a float16 (about 8.3e6).
+        ValueError: a value that is not finite, or too large for its scale to fit a float16 (127 · 65504 with INT8).
     """
     matrix = matrix.detach().float()
     largest = matrix.abs().amax(-1) if matrix.shape[-1] else matrix.new_zeros(matrix.shape[:-1])
-    scales = _scales(largest, scale_type)
-    return _divide(matrix, scales.unsqueeze(-1)), scales
+    return _best(matrix, largest, scale_type, grid, lambda of_rows: of_rows.unsqueeze(-1), lambda x: x.sum(-1))
 
 
 def dequantise_rows(values: Tensor, scales: Tensor) -> Tensor:
@@ -26,7 +45,7 @@ def dequantise_rows(values: Tensor, scales: Tensor) -> Tensor:
 
 
 def quantise_entries(
-    values: Tensor, rows: Tensor, count: int, scale_type: torch.dtype = torch.float16
+    values: Tensor, rows: Tensor, count: int, scale_type: torch.dtype = torch.float16, grid: Grid = INT8
 ) -> tuple[Tensor, Tensor]:
     """Values (n,) of rows (n,) int64 of a matrix of `count` rows -> int8 (n,), scales (count,), float16 or float32.
 
@@ -36,8 +55,11 @@ def quantise_entries(
         ValueError: see `quantise_rows`.
     """
     values = values.detach().float()
-    scales = _scales(values.new_zeros(count).scatter_reduce(0, rows, values.abs(), "amax"), scale_type)
-    return _divide(values, scales[rows]), scales
+    zeros = values.new_zeros(count)
+    largest = zeros.scatter_reduce(0, rows, values.abs(), "amax")
+    return _best(
+        values, largest, scale_type, grid, lambda of_rows: of_rows[rows], lambda x: zeros.index_add(0, rows, x)
+    )
 
 
 def dequantise_entries(values: Tensor, rows: Tensor, scales: Tensor) -> Tensor:
@@ -45,22 +67,58 @@ def dequantise_entries(values: Tensor, rows: Tensor, scales: Tensor) -> Tensor:
     return values * scales.float()[rows]
 
 
-def _scales(largest: Tensor, scale_type: torch.dtype) -> Tensor:
-    """The nearest number of the type to largest / 127, or the next above where that would push a level past 127."""
+def _best(
+    values: Tensor,
+    largest: Tensor,
+    scale_type: torch.dtype,
+    grid: Grid,
+    spread: Callable[[Tensor], Tensor],
+    summed: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Levels and scales, of each row by the clip that is best for it.
+
+    Args:
+        largest: magnitude of each row.
+        spread: gives each value what its row has.
+        summed: adds up by rows what each value has.
+    """
+
+    def rounded(clip: float) -> tuple[Tensor, Tensor]:
+        scales = _scales(largest * clip, scale_type, grid.last)
+        return _divide(values, spread(scales), grid.last), scales
+
+    def error(levels: Tensor, scales: Tensor) -> Tensor:
+        return summed((levels * spread(scales.float()) - values).square_())
+
+    levels, scales = rounded(grid.clips[0])
+    if len(grid.clips) == 1:
+        return levels, scales
+    least = error(levels, scales)
+    for clip in grid.clips[1:]:
+        if not least.any():
+            break
+        found, others = rounded(clip)
+        left = error(found, others)
+        better = left < least
+        levels = torch.where(spread(better), found, levels)
+        scales, least = torch.where(better, others, scales), torch.where(better, left, least)
+    return levels, scales
+
+
+def _scales(largest: Tensor, scale_type: torch.dtype, last: int) -> Tensor:
+    """The nearest number of the type to largest / last, or the next above where that would push a level past it."""
     if not torch.isfinite(largest).all():
-        raise ValueError("values that are not finite cannot be kept as int8")
-    scales = (largest / LEVELS).to(scale_type)
-    short = scales.float() * (LEVELS + 0.5) <= largest
+        raise ValueError("values that are not finite cannot be kept as whole numbers")
+    scales = (largest / last).to(scale_type)
+    short = scales.float() * (last + 0.5) <= largest
     # Below 2^-14 float16 loses digits, at last all of them (float32 below 2^-126): rounding down is too much of a step.
     following = (scales.view(torch.int16 if scale_type == torch.float16 else torch.int32) + 1).view(scale_type)
     scales = torch.where(short & (largest > 0), following, scales)
     if torch.isinf(scales).any():
-        raise ValueError(
-            f"the value {largest.max().item():.4g} is too large for int8 with a float16 scale; keep float32 values"
-        )
+        raise ValueError(f"the value {largest.max().item():.4g} is too large for a float16 scale; keep float32 values")
     return scales
 
 
-def _divide(values: Tensor, scales: Tensor) -> Tensor:
+def _divide(values: Tensor, scales: Tensor, last: int) -> Tensor:
     divisor = torch.where(scales > 0, scales, torch.ones_like(scales)).float()
-    return (values / divisor).round_().to(torch.int8)
+    return (values / divisor).round_().clamp_(-last, last).to(torch.int8)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dopant.errors import InputError
-from dopant.ops.quantise import dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
+from dopant.ops.quantise import INT4, INT8, Grid, dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
 from dopant.runtime.checks import check_count
 from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
 from dopant.structures import Shape, StructuredWeight
@@ -179,7 +179,7 @@ def _sparse(weight: SparseWeight, packer: Packer) -> Handle:
     bytes_ = _in_bytes(
         entries,
         packer,
-        lambda values, scale_type: quantise_entries(values, rows, weight.shape[0], scale_type),
+        lambda values, scale_type, grid: quantise_entries(values, rows, weight.shape[0], scale_type, grid),
         lambda values, scales: dequantise_entries(values, rows, scales),
     )
     if bytes_ is None:
@@ -199,20 +199,24 @@ def _matrix(matrix: Tensor, packer: Packer) -> Handle:
     return packer.make("dopant_dense_int8", rows, columns, values.ctypes.data, scales.ctypes.data, packer.fast)
 
 
+_IN_FILES = tuple((torch.float16, Grid(grid.last)) for grid in (INT8, INT4))
+_FINER = (torch.float32, INT8)
+
+
 def _in_bytes(
     values: Tensor,
     packer: Packer,
-    quantise: Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor]],
+    quantise: Callable[[Tensor, torch.dtype, Grid], tuple[Tensor, Tensor]],
     dequantise: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[npt.NDArray[np.int8], Floats] | None:
-    """Values as int8 with float32 scales, where that loses nothing (they came from an int8 file) or is asked for."""
+    """Values as int8 with float32 scales, where that loses nothing (a file had whole numbers) or is asked for."""
     values = values.detach().float().cpu()
-    for scale_type in (torch.float16, torch.float32) if packer.fast else (torch.float16,):  # as in a file, or finer
+    for kind in (*_IN_FILES, _FINER) if packer.fast else _IN_FILES:
         try:
-            levels, scales = quantise(values, scale_type)
+            levels, scales = quantise(values, *kind)
         except ValueError:  # not finite, or too large for a float16 scale
             continue
-        if scale_type == torch.float32 or bool((dequantise(levels, scales) == values).all()):
+        if kind == _FINER or bool((dequantise(levels, scales) == values).all()):
             return np.ascontiguousarray(levels.numpy()), float_array(scales)
     return None
 

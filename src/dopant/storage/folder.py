@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Storage
 from dopant.errors import FileError, InputError, KindError, did_you_mean
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
+from dopant.ops.nibbles import decode_nibbles
+from dopant.ops.quantise import INT4, INT8
 from dopant.storage.config import (
     CONFIG,
     FILES,
@@ -239,14 +241,18 @@ def _storages(storage: Storage | Mapping[str, Storage] | None, parts: Contents) 
 
 
 def _warn_of_small(tensors: Mapping[str, Tensor]) -> None:
-    """Tell of 8-bit matrices below what float16 scales reach; no error, for to some models such a matrix is noise."""
+    """Tell of whole numbers below what float16 scales reach; no error, for to some models such a matrix is noise."""
     for name, scales in tensors.items():
-        levels = tensors.get(name.removesuffix(SCALE))
-        if not name.endswith(SCALE) or levels is None or levels.dtype != torch.int8 or not levels.numel():
+        numbers = tensors.get(name.removesuffix(SCALE))
+        if not name.endswith(SCALE) or numbers is None or not numbers.numel():
             continue
+        if numbers.dtype == torch.uint8:
+            kind, last, levels = "int4", INT4.last, decode_nibbles(numbers, 2 * numbers.shape[-1])
+        else:
+            kind, last, levels = "int8", INT8.last, numbers
         largest = int(levels.abs().max())
-        if largest < 64 and scales.max() > 0.0:  # else a row of the largest scale has 127, or 126
-            what = f"{name.removesuffix(SCALE)} is so small that of 127 levels of int8 it uses {largest}"
+        if 2 * largest < last and scales.max() > 0.0:  # else a row of the largest scale has the last level, or nearly
+            what = f"{name.removesuffix(SCALE)} is so small that of {last} levels of {kind} it uses {largest}"
             warnings.warn(f"{what}; scales are float16: store its weight as float32 if it matters", stacklevel=3)
 
 

@@ -14,10 +14,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from dopant.cost import Storage
+from dopant.cost import Storage, nibble_bytes
 from dopant.errors import InputError, KindError, TensorError
 from dopant.ops.indices import decode_indices, encode_indices
+from dopant.ops.nibbles import decode_nibbles, encode_nibbles
 from dopant.ops.quantise import (
+    INT4,
+    INT8,
     dequantise_entries,
     dequantise_rows,
     quantise_entries,
@@ -31,7 +34,8 @@ from dopant.structures.low_rank import LowRank, LowRankWeight
 from dopant.structures.sparse import MaskedWeight, Sparse, SparseWeight
 from dopant.structures.stacked import Stacked, StackedWeight
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
+_GRIDS = {"int8": INT8, "int4": INT4}
 SCALE = ".scale"
 T = TypeVar("T")
 
@@ -111,9 +115,9 @@ def check_types(expected: Layout, found: Mapping[str, tuple[torch.dtype, tuple[i
 
 
 def matrix_layout(name: str, size: tuple[int, ...], storage: Storage) -> Layout:
-    """The tensors of a matrix (..., rows, columns): itself and, as int8, a scale for each row."""
-    types = {name: TensorType(DTYPES[storage.values], size)}
-    if storage.values == "int8":
+    """The tensors of a matrix (..., rows, columns): itself and, as whole numbers, a scale for each row."""
+    types = {name: _numbers(size, storage)}
+    if storage.scaled:
         types[name + SCALE] = TensorType(torch.float16, size[:-1])
     return types
 
@@ -121,16 +125,15 @@ def matrix_layout(name: str, size: tuple[int, ...], storage: Storage) -> Layout:
 def pack_matrix(name: str, matrix: Tensor, storage: Storage) -> dict[str, Tensor]:
     """A matrix (..., rows, columns) in the stored type of values. Raises InputError as `pack` does."""
     matrix = matrix.detach().cpu().float()
-    if storage.values == "int8":
-        levels, scales = _quantised(name, lambda: quantise_rows(matrix))
-        return {name: levels, name + SCALE: scales}
-    return {name: _cast(name, matrix, storage)}
+    if not storage.scaled:
+        return {name: _cast(name, matrix, storage)}
+    return _quantised(name, storage, lambda: quantise_rows(matrix, grid=_GRIDS[storage.values]))
 
 
-def unpack_matrix(name: str, tensors: Mapping[str, Tensor], storage: Storage) -> Tensor:
-    """The inverse of `pack_matrix`, float32. Raises TensorError as `unpack` does."""
-    values = _values(name, tensors)
-    return dequantise_rows(values, _scales(name, tensors)) if storage.values == "int8" else values.float()
+def unpack_matrix(name: str, tensors: Mapping[str, Tensor], size: tuple[int, ...], storage: Storage) -> Tensor:
+    """The inverse of `pack_matrix`, float32 (..., rows, columns). Raises TensorError as `unpack` does."""
+    values = _values(name, tensors, size[-1], storage)
+    return dequantise_rows(values, _scales(name, tensors)) if storage.scaled else values
 
 
 def pack_child(name: str, weight: nn.Module, storage: Storage) -> dict[str, Tensor]:
@@ -159,28 +162,44 @@ def _under(name: str, tensors: Mapping[str, T]) -> dict[str, T]:
 def _cast(name: str, values: Tensor, storage: Storage) -> Tensor:
     if not torch.isfinite(values).all():
         raise InputError(f"{name} holds values that are not finite; such a model cannot be stored")
-    cast = values.to(DTYPES[storage.values])
+    cast = values.to(_DTYPES[storage.values])
     if not torch.isfinite(cast).all():
         largest = values.abs().max().item()
         raise InputError(f"{name} holds {largest:.4g}, too large for {storage.values}; keep float32 values")
     return cast.contiguous()
 
 
-def _quantised(name: str, quantise: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _numbers(size: tuple[int, ...], storage: Storage) -> TensorType:
+    """How numbers of this size are kept, but for their scales."""
+    if storage.values == "int4":
+        return TensorType(torch.uint8, (*size[:-1], nibble_bytes(size[-1])))
+    return TensorType(_DTYPES[storage.values], size)
+
+
+def _quantised(name: str, storage: Storage, quantise: Callable[[], tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     try:
         levels, scales = quantise()
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
-    return levels.contiguous(), scales.contiguous()
+    numbers = encode_nibbles(levels) if storage.values == "int4" else levels
+    return {name: numbers.contiguous(), name + SCALE: scales.contiguous()}
 
 
-def _values(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+def _values(name: str, tensors: Mapping[str, Tensor], columns: int, storage: Storage) -> Tensor:
+    """The numbers that are kept, `columns` in a row: int8 if they have scales, else float32."""
     values = tensors[name]
-    if values.dtype == torch.int8:
-        if values.numel() and values.amin() == -128:
-            raise TensorError(f"{name} holds -128; 8-bit values go from -127 to 127")
-    elif not torch.isfinite(values).all():
-        raise TensorError(f"{name} holds values that are not finite")
+    if storage.values == "int4":
+        try:
+            values = decode_nibbles(values, columns)
+        except ValueError as error:
+            raise TensorError(f"{name} cannot be read: {error}") from error
+    if not storage.scaled:
+        if not torch.isfinite(values).all():
+            raise TensorError(f"{name} holds values that are not finite")
+        return values.float()
+    last = _GRIDS[storage.values].last
+    if values.numel() and values.amin() < -last:
+        raise TensorError(f"{name} holds {-last - 1}; {storage.values} values go from -{last} to {last}")
     return values
 
 
@@ -207,7 +226,7 @@ def _(weight: DenseWeight, storage: Storage) -> dict[str, Tensor]:
 
 @unpack.register
 def _(structure: Dense, shape: Shape, tensors: Mapping[str, Tensor], storage: Storage) -> StructuredWeight:
-    return DenseWeight(unpack_matrix("matrix", tensors, storage))
+    return DenseWeight(unpack_matrix("matrix", tensors, shape, storage))
 
 
 @layout.register
@@ -224,7 +243,8 @@ def _(weight: LowRankWeight, storage: Storage) -> dict[str, Tensor]:
 
 @unpack.register
 def _(structure: LowRank, shape: Shape, tensors: Mapping[str, Tensor], storage: Storage) -> StructuredWeight:
-    return LowRankWeight(unpack_matrix("left", tensors, storage), unpack_matrix("right", tensors, storage))
+    left = unpack_matrix("left", tensors, (shape[0], structure.rank), storage)
+    return LowRankWeight(left, unpack_matrix("right", tensors, (structure.rank, shape[1]), storage))
 
 
 @layout.register
@@ -246,15 +266,15 @@ def _(weight: KroneckerWeight, storage: Storage) -> dict[str, Tensor]:
 
 @unpack.register
 def _(structure: Kronecker, shape: Shape, tensors: Mapping[str, Tensor], storage: Storage) -> StructuredWeight:
-    count = len(structure.shapes)
-    return KroneckerWeight([unpack_matrix(f"factor_{number}", tensors, storage) for number in range(count)])
+    sizes = enumerate((structure.terms, *shape) for shape in structure.shapes)
+    return KroneckerWeight([unpack_matrix(f"factor_{number}", tensors, size, storage) for number, size in sizes])
 
 
 @layout.register
 def _(structure: Sparse, shape: Shape, storage: Storage) -> Layout:
     structure.check(shape)
-    types = {"values": TensorType(DTYPES[storage.values], (structure.nonzeros,))}
-    if storage.values == "int8":
+    types = {"values": _numbers((structure.nonzeros,), storage)}
+    if storage.scaled:
         types["values" + SCALE] = TensorType(torch.float16, (shape[0],))
     return types | {"positions": TensorType(torch.uint8, (None,))}
 
@@ -264,10 +284,11 @@ def _(weight: SparseWeight, storage: Storage) -> dict[str, Tensor]:
     values = weight.values.detach().cpu().float()
     codes = encode_indices(weight.positions, weight.shape[0] * weight.shape[1], storage.indices)
     positions = torch.from_numpy(codes)
-    if storage.values != "int8":
+    if not storage.scaled:
         return {"values": _cast("values", values, storage), "positions": positions}
-    levels, scales = _quantised("values", lambda: quantise_entries(values, weight.row_index.cpu(), weight.shape[0]))
-    return {"values": levels, "values" + SCALE: scales, "positions": positions}
+    grid, rows = _GRIDS[storage.values], weight.row_index.cpu()
+    packed = _quantised("values", storage, lambda: quantise_entries(values, rows, weight.shape[0], grid=grid))
+    return packed | {"positions": positions}
 
 
 @pack.register
@@ -283,10 +304,10 @@ def _(structure: Sparse, shape: Shape, tensors: Mapping[str, Tensor], storage: S
     except ValueError as error:
         raise TensorError(f"positions cannot be read: {error}") from error
     positions = torch.from_numpy(decoded)
-    values = _values("values", tensors)
-    if storage.values == "int8":
+    values = _values("values", tensors, structure.nonzeros, storage)
+    if storage.scaled:
         values = dequantise_entries(values, positions // shape[1], _scales("values", tensors))
-    return SparseWeight(shape, values.float(), positions, structure.per_bank)
+    return SparseWeight(shape, values, positions, structure.per_bank)
 
 
 @layout.register
