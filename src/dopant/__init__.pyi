@@ -48,6 +48,7 @@ from .storage.folder import from_pretrained as from_pretrained
 from .storage.folder import load_model as load_model
 from .storage.folder import save_pretrained as save_pretrained
 from .storage.inspect import inspect as inspect
+from .storage.storing import store as store
 from .structures.base import Structure as Structure
 from .structures.base import StructuredWeight as StructuredWeight
 from .structures.dense import Dense as Dense

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
 COMMANDS = ["compare", "compress", "train", "plan", "evaluate", "inspect", "generate", "bench", "export", "report"]
-COMMANDS += ["env", "results"]
+COMMANDS += ["env", "results", "store"]
 
 
 def python(code: str) -> str:

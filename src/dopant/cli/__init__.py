@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from dopant import __version__
-from dopant.cli import bench, compare, compress, env, evaluate, export, generate, inspect, plan, report, results, train
+from dopant.cli import (
+    bench,
+    compare,
+    compress,
+    env,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    plan,
+    report,
+    results,
+    store,
+    train,
+)
 
 app = typer.Typer(
     name="dopant",
@@ -18,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (compare, compress, train, plan, evaluate, inspect, generate, bench, export, report, results, env):
+for module in (compare, compress, train, plan, evaluate, inspect, store, generate, bench, export, report, results, env):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=f"\b\nExample:\n  {module.EXAMPLE}")(getattr(module, name))
 

@@ -41,13 +41,10 @@ CountOrRecipes = Annotated[
 ScopeOrRecipes = Annotated[
     str | None, typer.Option("--scope", metavar=_SCOPES, help=f"{_SCOPED} {_ELSE.format('lstm')}")
 ]
-Values = Annotated[
-    str | None,
-    typer.Option("--values", metavar="float32|float16|int8|int4", help=f"How the file keeps numbers. {_RECIPES}"),
-]
+VALUES, INDICES = "float32|float16|int8|int4", "gaps|rice"
+Values = Annotated[str | None, typer.Option("--values", metavar=VALUES, help=f"How the file keeps numbers. {_RECIPES}")]
 Indices = Annotated[
-    str | None,
-    typer.Option("--indices", metavar="gaps|rice", help=f"How the file keeps positions. {_RECIPES}"),
+    str | None, typer.Option("--indices", metavar=INDICES, help=f"How the file keeps positions. {_RECIPES}")
 ]
 Settings = Annotated[
     list[str] | None,

@@ -3,10 +3,12 @@
 from dopant.storage.folder import LoadedModel, from_pretrained, load_model, save, save_pretrained
 from dopant.storage.inspect import Inspection, StoredTensor, StoredWeight, inspect
 from dopant.storage.pack import layout, pack, unpack
+from dopant.storage.storing import Restored, store
 
 __all__ = [
     "Inspection",
     "LoadedModel",
+    "Restored",
     "StoredTensor",
     "StoredWeight",
     "from_pretrained",
@@ -16,5 +18,6 @@ __all__ = [
     "pack",
     "save",
     "save_pretrained",
+    "store",
     "unpack",
 ]

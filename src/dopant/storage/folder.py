@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -25,10 +24,8 @@ from dopant.storage.config import (
     FILES,
     FORMAT,
     LANGUAGE_MODEL,
-    METADATA,
     MODULE,
     RECIPE,
-    TENSORS,
     TOKENIZER,
     FolderConfig,
     WeightEntry,
@@ -37,9 +34,8 @@ from dopant.storage.contents import Contents, contents
 from dopant.storage.fill import converted, fill, plain_layout
 from dopant.storage.pack import SCALE, pack
 from dopant.storage.read import Headers, naming, read_numbers, read_optional, read_whole, unpack_weights
-from dopant.storage.replace import written_beside
 from dopant.storage.strict_json import parse
-from dopant.storage.tensors import write_tensors
+from dopant.storage.write import write_folder
 
 
 class HasJson(Protocol):
@@ -106,25 +102,19 @@ def save(
     tensors = _tensors(model, parts, storages)
     _warn_of_small(tensors)
     texts = {TOKENIZER: None if tokenizer is None else _json(tokenizer.to_json()), RECIPE: recipe}
+    others = {name: _encode(name, text) for name, text in texts.items() if text is not None}
     language = isinstance(model, LanguageModel)
-    with written_beside(folder, replace=force) as beside:
-        with (beside / TENSORS).open("wb") as file:
-            write_tensors(file, tensors, METADATA)
-        for name, text in texts.items():
-            if text is not None:
-                (beside / name).write_bytes(_encode(name, text))
-        config = FolderConfig(
-            kind=LANGUAGE_MODEL if language else MODULE,
-            model=asdict(model.config) if isinstance(model, LanguageModel) else {},
-            weights={
-                slot.name: WeightEntry(slot.weight.structure, slot.weight.shape, storages[slot.name])
-                for slot in parts.slots
-            },
-            tied=parts.tied,
-            files={name: _sha256(beside / name) for name in FILES if (beside / name).exists()},
-            extra=dict(extra or {}),
-        )
-        (beside / CONFIG).write_bytes(config.to_bytes())
+    config = FolderConfig(
+        kind=LANGUAGE_MODEL if language else MODULE,
+        model=asdict(model.config) if isinstance(model, LanguageModel) else {},
+        weights={
+            slot.name: WeightEntry(slot.weight.structure, slot.weight.shape, storages[slot.name])
+            for slot in parts.slots
+        },
+        tied=parts.tied,
+        extra=dict(extra or {}),
+    )
+    write_folder(folder, config, tensors, others, force=force)
     return folder
 
 
@@ -338,8 +328,3 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileError(f"{RECIPE} is not UTF-8 text: byte {error.start} cannot be read") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

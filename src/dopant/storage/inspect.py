@@ -10,8 +10,7 @@ from typing import Any
 
 from dopant.cost import Storage
 from dopant.storage.config import CONFIG, VERSION
-from dopant.storage.contents import is_under
-from dopant.storage.pack import check_types, layout
+from dopant.storage.pack import POSITIONS, layout
 from dopant.storage.read import Headers, naming, read_whole
 from dopant.structures.base import Shape, Structure
 from dopant.structures.description import describe
@@ -52,7 +51,7 @@ class StoredWeight:
     @property
     def positions(self) -> bool:
         """Whether it keeps positions of non-zeros: the code of indices means nothing for any other."""
-        return any(tensor.name.endswith(".positions") for tensor in self.tensors)
+        return any(tensor.name.endswith(POSITIONS) for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,7 @@ def _inspection(folder: str | Path, headers: Headers) -> Inspection:
         for name, entry in headers.tensors.tensors.items()
     }
     with naming(folder):
-        expected = headers.weight_layout()
-        entries = headers.tensors.tensors
-        owned = [name for name in entries if is_under(name, config.weights)]  # nothing else may lie there
-        check_types(expected, {name: (entries[name].dtype, entries[name].shape) for name in owned})
+        expected = headers.check_weights()
     weights = []
     for name, entry in config.weights.items():
         cost = entry.structure.cost(entry.shape, entry.storage)

@@ -37,6 +37,7 @@ from dopant.structures.stacked import Stacked, StackedWeight
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 _GRIDS = {"int8": INT8, "int4": INT4}
 SCALE = ".scale"
+POSITIONS = "positions"
 T = TypeVar("T")
 
 

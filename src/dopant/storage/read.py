@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from dopant.errors import ChecksumError, FileError, InputError, TensorError, VersionError
-from dopant.storage.config import CONFIG, METADATA, TENSORS, FolderConfig
+from dopant.storage.config import CONFIG, METADATA, TENSORS, FolderConfig, WeightEntry
+from dopant.storage.contents import is_under
 from dopant.storage.pack import Layout, check_types, layout, unpack
 from dopant.storage.replace import existing
 from dopant.storage.tensors import Header, read_header, read_tensor
@@ -65,6 +66,17 @@ class Headers:
                 raise FileError(f"weight {name[:80]!r}: {error}") from error
             types |= {f"{name}.{key}": value for key, value in found.items()}
         return types
+
+    def check_weights(self) -> Layout:
+        """The same, and nothing else may lie under the names of weights; what other tensors there are is not asked.
+
+        Raises:
+            TensorError: those tensors are not there, or others are.
+        """
+        expected, found = self.weight_layout(), self.tensors.tensors
+        owned = [name for name in found if is_under(name, self.config.weights)]
+        check_types(expected, {name: (found[name].dtype, found[name].shape) for name in owned})
+        return expected
 
     def check(self, expected: Layout) -> None:
         """Raise TensorError unless the tensor file holds exactly these."""
@@ -143,15 +155,17 @@ def unpack_weights(headers: Headers, tensors: dict[str, Tensor]) -> dict[str, St
     Raises:
         TensorError: values, scales or index codes that are impossible.
     """
-    weights: dict[str, StructuredWeight] = {}
-    for name, entry in headers.config.weights.items():
-        keys = layout(entry.structure, entry.shape, entry.storage)
-        mine = {key: tensors.pop(f"{name}.{key}") for key in keys}
-        try:
-            weights[name] = unpack(entry.structure, entry.shape, mine, entry.storage)
-        except TensorError as error:
-            raise TensorError(f"{name[:80]!r}: {error}") from error
-    return weights
+    return {name: unpack_weight(name, entry, tensors) for name, entry in headers.config.weights.items()}
+
+
+def unpack_weight(name: str, entry: WeightEntry, tensors: dict[str, Tensor]) -> StructuredWeight:
+    """One of them, likewise."""
+    keys = layout(entry.structure, entry.shape, entry.storage)
+    mine = {key: tensors.pop(f"{name}.{key}") for key in keys}
+    try:
+        return unpack(entry.structure, entry.shape, mine, entry.storage)
+    except TensorError as error:
+        raise TensorError(f"{name[:80]!r}: {error}") from error
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
