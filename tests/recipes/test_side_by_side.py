@@ -86,14 +86,15 @@ def test_each_job_is_told_as_it_ends_and_may_have_options_of_its_own(
     assert commands == {"first": "dopant train first", "second": "dopant all"}
 
 
-@pytest.mark.parametrize("after", ["itself", "nobody", "waiting"])
+@pytest.mark.parametrize("after", ["itself", "nobody", "last"])
 def test_a_job_cannot_wait_for_ever(after: str, tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
     jobs = [
         Job("first", tiny(), tmp_path / "first"),
         Job("waiting", tiny(), tmp_path / "waiting", after="first"),
         Job("itself", tiny(), tmp_path / "itself", after=after),
+        Job("last", tiny(), tmp_path / "last", after="itself"),
     ]
-    with pytest.raises(InputError, match=f"itself waits for '{after}', which is not among first"):
+    with pytest.raises(InputError, match=f"itself waits for '{after}', which is not among first, waiting$"):
         run_jobs(jobs, corpus, workers=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,15 +7,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, Field
 
+from dopant.cost import Values
 from dopant.errors import InputError, RecipeError, did_you_mean
 from dopant.plan.target import Target, parse_target
 from dopant.recipes.overrides import Override
 from dopant.recipes.read import checked, read_recipe, read_text
-from dopant.recipes.schema import Recipe, Section
+from dopant.recipes.schema import Recipe, Section, StorageSettings
 from dopant.recipes.text import read_yaml
 
 FILE = "experiment.yaml"
@@ -133,6 +134,26 @@ class Experiment:
         recipes = {trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}
         targets = [recipe.plan_target() for recipe in recipes.values() if recipe.method != "dense"]
         return statistics.mode(targets) if targets else None
+
+    @property
+    def usual_storage(self) -> StorageSettings | None:
+        """How most rows of the table keep their numbers, whatever their seeds; None where all are dense."""
+        recipes = {trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}
+        kinds = [recipe.storage for recipe in recipes.values() if recipe.method != "dense"]
+        return statistics.mode(kinds) if kinds else None
+
+    def twin_of(self, trial: Trial) -> Trial | None:
+        """The run whose weights are these with the least rounding: it differs in storage alone.
+
+        None where that is this one itself. A target in bytes has other structures with another storage.
+        """
+        target = trial.recipe.plan_target()
+        if target.bytes is not None or target.count == "bytes":
+            return None
+        storage = {"storage": trial.recipe.storage}
+        alike = [other for other in self.trials if other.recipe.model_copy(update=storage) == trial.recipe]
+        finest = min(alike, key=lambda other: get_args(Values).index(other.recipe.storage.values))
+        return None if finest == trial else finest
 
     def dense_of(self, trial: Trial) -> Trial | None:
         """The run of the same seed whose model this one starts from or learns from; None where it needs none."""

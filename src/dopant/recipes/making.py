@@ -56,8 +56,11 @@ def to_be_made(
             resume = trial.name in going_on
             found = "" if resume else _in_the_way(trial, state, folder)
             lost = "" if resume else _lost(trial, folder, found, replace=replace)
+            twin = twin_of(trial, experiment, states, folder, text)
+            taken = "" if twin is None else f"has the weights of {twin.name}, stored otherwise"
+            first = twin if twin is not None and is_worked_on(states[twin.name]) else experiment.dense_of(trial)
             state = dataclasses.replace(state, resume=resume, blocked="" if replace else found)
-            states[trial.name] = _told(state, lost, _waits(experiment.dense_of(trial), states))
+            states[trial.name] = _told(state, lost, taken, _waits(first, states))
     return states
 
 
@@ -84,6 +87,16 @@ def _goes_on(
         elif is_there(places):
             thrown_away.add(trial.name)
     return found
+
+
+def twin_of(
+    trial: Trial, experiment: Experiment, states: Mapping[str, State], folder: Path, text: Corpus | DopantError
+) -> Trial | None:
+    """The run whose weights this one takes, instead of training the same: it is made now, or its model is there."""
+    twin = experiment.twin_of(trial)
+    if twin is None or not (is_worked_on(states[twin.name]) or is_ready(twin, folder, text)):
+        return None
+    return twin
 
 
 def is_worked_on(state: State) -> bool:

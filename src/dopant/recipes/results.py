@@ -17,7 +17,7 @@ from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
 from dopant.plan.target import Target
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
-from dopant.recipes.making import is_there, is_worked_on, to_be_made
+from dopant.recipes.making import is_there, is_worked_on, to_be_made, twin_of
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.row_label import label
@@ -128,10 +128,11 @@ def results(
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
     # to be told after hours of training would be late
     _read_alike([t for t in found.trials if states[t.name].counts and not states[t.name].make], records)
-    work = []
+    work, twins = [], {}
     for trial in wanted:
         _check_free(trial, states[trial.name])
-        work.append(_job(trial, found.dense_of(trial), wanted, folder, shown, resume=states[trial.name].resume))
+        twin = twins[trial.name] = twin_of(trial, found, states, folder, text)
+        work.append(_job(trial, found.dense_of(trial), twin, wanted, folder, shown, resume=states[trial.name].resume))
     _check_records([record_file(records, trial) for trial in wanted if states[trial.name].make], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
@@ -140,7 +141,7 @@ def results(
         if isinstance(ended, Report) and states[name].train:
             return  # trained for others alone: its record stays that of the run that made it
         if isinstance(ended, Report):
-            write_report(_record(ended, by_name[name], found), record_file(records, by_name[name]))
+            write_report(_record(ended, by_name[name], found, twins[name]), record_file(records, by_name[name]))
         else:
             failed[name] = _with_a_way_out(ended, by_name[name], folder)
 
@@ -246,15 +247,29 @@ def _check_free(trial: Trial, state: State) -> None:
 
 
 def _job(
-    trial: Trial, dense: Trial | None, wanted: Sequence[Trial], folder: Path, shown: Sequence[str], *, resume: bool
+    trial: Trial,
+    dense: Trial | None,
+    twin: Trial | None,
+    wanted: Sequence[Trial],
+    folder: Path,
+    shown: Sequence[str],
+    *,
+    resume: bool,
 ) -> Job:
     places = Places(folder / trial.name)
     command = ("results", shown[0], "--rows", trial.row, "--seeds", str(trial.seed), *shown[1:])
     options = {"resume": resume, "force": is_there(places) and not resume, "command": command}
-    if dense is None:
-        return Job(trial.name, trial.recipe, places.model, options=options)
-    after = dense.name if dense in wanted else None
-    return Job(trial.name, trial.recipe, places.model, dense=folder / dense.name, after=after, options=options)
+    if twin is not None:
+        options["trained"] = folder / twin.name
+    after = next((other.name for other in (twin, dense) if other is not None and other in wanted), None)
+    return Job(
+        trial.name,
+        trial.recipe,
+        places.model,
+        dense=None if dense is None else folder / dense.name,
+        after=after,
+        options=options,
+    )
 
 
 def _with_a_way_out(error: DopantError, trial: Trial, folder: Path) -> DopantError:
@@ -264,7 +279,7 @@ def _with_a_way_out(error: DopantError, trial: Trial, folder: Path) -> DopantErr
     return error
 
 
-def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
+def _record(report: Report, trial: Trial, experiment: Experiment, twin: Trial | None) -> Report:
     dense = experiment.dense_of(trial)
     run = ExperimentRun(
         experiment=experiment.name,
@@ -274,6 +289,7 @@ def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
         epochs=report.protocol.epochs,
         recipe=kept_settings(trial.recipe),
         dense=None if dense is None else kept_settings(dense.recipe),
+        trained=None if twin is None else twin.name,
     )
     return report.model_copy(update={"run": run})
 
@@ -289,7 +305,12 @@ def _tables(
         """Of each row, as labels are today: they follow what rows differ in, which may have come later."""
         found: dict[str, list[Report]] = {}
         for trial, report in read:
-            told = label(trial.recipe, usual_end=experiment.usual_end, usual_target=usual_target)
+            told = label(
+                trial.recipe,
+                usual_end=experiment.usual_end,
+                usual_target=usual_target,
+                usual_storage=experiment.usual_storage,
+            )
             found.setdefault(trial.row, []).append(_labelled(report, told))
         return {row: found[row] for row in rows if row in found}
 

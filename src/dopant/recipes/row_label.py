@@ -9,7 +9,7 @@ from dopant.models import LanguageModelConfig
 from dopant.models.sizes import SIZES
 from dopant.plan.methods import method_named
 from dopant.plan.target import Target
-from dopant.recipes.schema import Recipe
+from dopant.recipes.schema import Recipe, StorageSettings
 from dopant.training.settings import CoMatrixDropout
 
 LABELS = {
@@ -35,13 +35,20 @@ _TOLD = {
 """Options of a structure, in words."""
 
 
-def label(recipe: Recipe, *, usual_end: float | None = None, usual_target: Target | None = None) -> str:
+def label(
+    recipe: Recipe,
+    *,
+    usual_end: float | None = None,
+    usual_target: Target | None = None,
+    usual_storage: StorageSettings | None = None,
+) -> str:
     """The method's name for readers, with what sets this run apart.
 
     Args:
         recipe: of the run.
         usual_end: where most others stop pruning, as a fraction of training; None to leave this out.
         usual_target: how small most others are to be; None to leave this out.
+        usual_storage: how most others keep their numbers; None to leave this out.
     """
     distillation = recipe.training.distillation
     name = LABELS.get(recipe.method, recipe.method) + _layout(recipe) + _row_dropout(recipe)
@@ -57,6 +64,8 @@ def label(recipe: Recipe, *, usual_end: float | None = None, usual_target: Targe
     target = recipe.plan_target()
     if recipe.method != "dense" and usual_target is not None and target != usual_target:
         name += f", at {target.size}"
+    if recipe.method != "dense" and usual_storage is not None and recipe.storage != usual_storage:
+        name += f", as {recipe.storage.values} and {recipe.storage.indices}"
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
     if distillation.weight > 0.0:

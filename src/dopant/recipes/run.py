@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dopant.data import Corpus, batchify
 from dopant.errors import InputError
@@ -24,15 +25,15 @@ from dopant.recipes.describing import describe_folder, make_protocol
 from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
 from dopant.recipes.read import kept_text, resolved_yaml
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import evaluation_batch, make_setting
+from dopant.recipes.setting import Setting, evaluation_batch, make_setting
 from dopant.reporting.records import find_code, make_record
 from dopant.reporting.report import (
     Report,
     read_report,
     write_report,
 )
-from dopant.storage.folder import save
-from dopant.training.loop import Run, train
+from dopant.storage.folder import load_model, save
+from dopant.training.loop import Result, Run, train
 from dopant.training.overlay import close_overlays, drop_smallest, open_overlays
 from dopant.training.processes import Processes
 
@@ -45,6 +46,7 @@ def run_recipe(
     out: str | Path,
     *,
     dense: str | Path | None = None,
+    trained: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
     accelerator: Any = None,
@@ -60,6 +62,8 @@ def run_recipe(
         corpus: the text.
         out: the model folder; `<out>.run` beside it keeps log, plan, report, and while training a checkpoint.
         dense: a trained dense model, for recipes that start from one or distil.
+        trained: the model of a finished run that differs in storage alone; its weights are stored as this recipe says,
+            and nothing is trained.
         force: start anew and replace what is there.
         resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
         accelerator: an `accelerate.Accelerator`, to run on several processes.
@@ -110,30 +114,11 @@ def run_recipe(
             begin(places, recipe=text, plan=setting.plan.to_json(), fingerprint=fingerprint, force=force)
         processes.wait()
 
-        model, generator = setting.model, _generator(recipe.seed)
-        originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
-        apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", generator)
-        overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
-        model.to(device)
-        sample = batchify(texts.valid, evaluation_batch("valid", len(texts.valid)))[: PATH_SAMPLE_STEPS + 1]
-        result = train(
-            model,
-            settings,
-            Run(
-                columns=columns,
-                validate=lambda m: texts.perplexity(m, "valid"),
-                validate_paths=lambda m: perplexity(m, sample),
-                seed=recipe.seed,
-                folder=places.run,
-                fingerprint=fingerprint,
-                resume=resume,
-                teacher=setting.teacher,
-                accelerator=accelerator,
-            ),
-            overlays,
-        )
-        close_overlays(model)
-        model.cpu()
+        if trained is None:
+            model = setting.model
+            result = _train(model, recipe, setting, columns, places, fingerprint, device, accelerator, resume=resume)
+        else:
+            model, result = _taken(Path(trained))
         meet_byte_target(model, setting.plan)
         if processes.main:
             save(
@@ -155,6 +140,53 @@ def run_recipe(
             write_report(report, places.report)
             places.checkpoint.unlink(missing_ok=True)
         return report
+
+
+def _train(
+    model: LanguageModel,
+    recipe: Recipe,
+    setting: Setting,
+    columns: Tensor,
+    places: Places,
+    fingerprint: str,
+    device: str,
+    accelerator: Any,
+    *,
+    resume: bool,
+) -> Result:
+    """Make the plan's structures of a model and train them; it ends in its stored form, on the CPU."""
+    texts, settings = setting.texts, recipe.training
+    originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
+    apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", _generator(recipe.seed))
+    overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
+    model.to(device)
+    sample = batchify(texts.valid, evaluation_batch("valid", len(texts.valid)))[: PATH_SAMPLE_STEPS + 1]
+    result = train(
+        model,
+        settings,
+        Run(
+            columns=columns,
+            validate=lambda m: texts.perplexity(m, "valid"),
+            validate_paths=lambda m: perplexity(m, sample),
+            seed=recipe.seed,
+            folder=places.run,
+            fingerprint=fingerprint,
+            resume=resume,
+            teacher=setting.teacher,
+            accelerator=accelerator,
+        ),
+        overlays,
+    )
+    close_overlays(model)
+    model.cpu()
+    return result
+
+
+def _taken(folder: Path) -> tuple[LanguageModel, Result]:
+    """What another run has trained."""
+    (row,) = read_report(Places(folder).report).rows
+    curves, paths = ([point.model_dump() for point in points] for points in (row.curves, row.paths))
+    return load_model(folder).model, Result(curves, paths, row.train_seconds or 0.0, 0)
 
 
 def check_device(device: str) -> None:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -36,7 +36,7 @@ class Job:
     Args:
         name: tells it from the others.
         recipe, out, dense: as `run_recipe` takes them.
-        after: the name of a job that must be done first, because `dense` is its folder.
+        after: the name of a job that must be done first, because its model is needed.
         trained: the model is in `out` already and is only to be evaluated.
         options: further arguments of `run_recipe` for this job alone.
     """
@@ -97,15 +97,15 @@ def run_jobs(
         by job name the report, or the error that ended it.
 
     Raises:
-        InputError: a job waits for one that is not there, or that waits itself; no workers, or no threads.
+        InputError: a job waits for one that is not there, or for itself; no workers, or no threads.
         TrainingError: no process can begin, as in a script that has no `if __name__ == "__main__":`.
     """
     for what, number in (("runs at a time", workers), ("threads of each run", threads)):
         if number < 1:
             raise InputError(f"{what}: one at least is needed, got {number}")
-    free = [job.name for job in jobs if job.after is None]
-    if stuck := [job for job in jobs if job.after is not None and job.after not in free]:
-        raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {', '.join(free)}")
+    if stuck := _waiting_for_ever(jobs):
+        others = ", ".join(job.name for job in jobs if job not in stuck)
+        raise InputError(f"{stuck[0].name} waits for {stuck[0].after!r}, which is not among {others}")
     context = _context()
     options = {"code": find_code(), **(options or {})}  # of all: later ones run what is loaded now
     waiting = list(jobs)
@@ -144,6 +144,16 @@ def run_jobs(
         for remaining in running.values():
             remaining.process.terminate()
     return ended
+
+
+def _waiting_for_ever(jobs: Sequence[Job]) -> list[Job]:
+    """Those that cannot begin, whatever others end."""
+    waiting: list[Job] = list(jobs)
+    ended: set[str | None] = {None}
+    while ready := [job for job in waiting if job.after in ended]:
+        ended |= {job.name for job in ready}
+        waiting = [job for job in waiting if job not in ready]
+    return waiting
 
 
 def _context() -> Any:

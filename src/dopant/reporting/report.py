@@ -194,6 +194,7 @@ class ExperimentRun(Kept):
         recipe: every setting, also those that were left to their defaults, but description, corpus and seed: the
             protocol has the text's checksum and the seed.
         dense: the same of the dense row whose model it started from or learnt from; None where it needed none.
+        trained: the run whose trained weights these are, stored otherwise; None for its own.
     """
 
     experiment: str
@@ -203,6 +204,7 @@ class ExperimentRun(Kept):
     epochs: Count
     recipe: dict[str, Any]
     dense: dict[str, Any] | None = None
+    trained: str | None = None
 
 
 class Report(Kept):
