@@ -10,7 +10,7 @@ from dopant.errors import InputError, RecipeError
 from dopant.plan.target import Target
 from dopant.recipes.experiments import FILE, Trial, flat, read_experiment
 from dopant.recipes.planning import plan_recipes
-from dopant.recipes.row_label import label
+from dopant.recipes.row_label import Usual, label
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.parent for path in (ROOT / "experiments").glob(f"*/{FILE}"))
@@ -166,9 +166,9 @@ def test_the_usual_end_of_pruning_is_that_of_most_rows(tmp_path: Path) -> None:
         text = f"method: {method}\nmodel: tiny\ntraining: {{sparsify: {{end: {end}}}}}\n"
         (tmp_path / f"{row}.yaml").write_text(text)
     (tmp_path / FILE).write_text("rows: {a: [0], b: [0], c: [0, 1, 2], d: [0, 1, 2, 3]}\n")
-    assert read_experiment(tmp_path).usual_end == 0.3
+    assert read_experiment(tmp_path).usual.end == 0.3
     (tmp_path / FILE).write_text("rows: {d: [0]}\n")
-    assert read_experiment(tmp_path).usual_end is None
+    assert read_experiment(tmp_path).usual.end is None
 
 
 def test_the_usual_target_is_that_of_most_compressed_rows_of_the_table(tmp_path: Path) -> None:
@@ -178,17 +178,17 @@ def test_the_usual_target_is_that_of_most_compressed_rows_of_the_table(tmp_path:
     sweep = "sweep: {rows: [c], targets: [2x, 3x, 4x], seeds: [1, 2, 3]}"
     (tmp_path / FILE).write_text(f"rows: {{dense: [0], more: [0], c: [0, 1, 2, 3], a: [0], b: [0]}}\n{sweep}\n")
     experiment = read_experiment(tmp_path)
-    assert experiment.usual_target == Target(factor=9.0)
+    assert experiment.usual.target == Target(factor=9.0)
     recipes = {trial.row: trial.recipe for trial in experiment.trials}
-    told = {row: label(recipe, usual_target=experiment.usual_target) for row, recipe in recipes.items()}
+    told = {row: label(recipe, Usual(target=experiment.usual.target)) for row, recipe in recipes.items()}
     assert told["a"] == "Doped Kronecker"
     assert told["c"] == "Doped Kronecker, at 9x by parameters"
     assert told["dense"] == "Dense"
     assert told["c-2x"] == "Doped Kronecker, at 2x by parameters"
-    assert label(recipes["a"], usual_target=Target(bytes=1_000)) == "Doped Kronecker, at 9x by bytes"
+    assert label(recipes["a"], Usual(target=Target(bytes=1_000))) == "Doped Kronecker, at 9x by bytes"
     assert label(recipes["c"]) == "Doped Kronecker"
     (tmp_path / FILE).write_text("rows: {dense: [0]}\n")
-    assert read_experiment(tmp_path).usual_target is None
+    assert read_experiment(tmp_path).usual.target is None
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
@@ -198,8 +198,7 @@ def test_the_shipped_experiments_compare_like_with_like(folder: Path) -> None:
     assert len(ramps(experiment.trials)) == 1
     assert {trial.recipe.training.co_matrix_dropout.rate for trial in experiment.trials} <= {0.0, 0.05, 0.1}
     table = {trial.row: trial.recipe for trial in experiment.trials if trial.row in experiment.rows}
-    usual = {"usual_end": experiment.usual_end, "usual_target": experiment.usual_target}
-    assert len({label(recipe, **usual) for recipe in table.values()}) == len(table)
+    assert len({label(recipe, experiment.usual) for recipe in table.values()}) == len(table)
     if folder.name in ("ptb-small", "ptb-medium"):  # the paper's tables
         assert {"dense", "doped-kronecker", "doped-kronecker-cmr", "pruning", "pruning-dropout"} <= set(table)
     recipes = {trial.row: trial.recipe for trial in experiment.trials}

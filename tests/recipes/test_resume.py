@@ -100,7 +100,7 @@ MOMENTS = {
     "while an epoch is evaluated": "at(run, 'perplexity', 2)",
     "after an epoch's line, before its checkpoint": "at(checkpoint, 'save_file', 8)",
     "after the last step": "at(run, 'close_overlays', 1)",
-    "while the model folder is written": "at(dopant.storage.folder, 'write_tensors', 1)",
+    "while the model folder is written": "at(dopant.storage.write, 'write_tensors', 1)",
     "after the model folder is there": "at(run, 'describe_folder', 1)",
     "before the report is written": "at(run, 'write_report', 1)",
     "after the report is written": "at(run, 'write_report', 1, after(run.write_report))",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dopant.recipes.read import recipe_from
-from dopant.recipes.row_label import label
+from dopant.recipes.row_label import Usual, label
 from dopant.recipes.schema import StorageSettings
 
 
@@ -73,14 +73,14 @@ def test_a_label_tells_rows_of_one_method_apart(changes: dict[str, Any], expecte
 @pytest.mark.parametrize(("method", "tells"), [("doped-lmf", True), ("pruning", True), ("lmf", False)])
 def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) -> None:
     recipe = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6}}})
-    assert label(recipe) == label(recipe, usual_end=0.6)
-    assert label(recipe, usual_end=0.5) == label(recipe) + ", pruned until 60%" * tells
+    assert label(recipe) == label(recipe, Usual(end=0.6))
+    assert label(recipe, Usual(end=0.5)) == label(recipe) + ", pruned until 60%" * tells
     globally = recipe_from({"method": method, "training": {"sparsify": {"end": 0.6, "allocation": "global"}}})
-    assert label(globally, usual_end=0.5) == label(recipe) + ", pruned globally until 60%" * tells
+    assert label(globally, Usual(end=0.5)) == label(recipe) + ", pruned globally until 60%" * tells
 
 
 @pytest.mark.parametrize(("method", "tells"), [("lmf", True), ("dense", False)])
 def test_a_label_tells_of_an_unusual_storage(method: str, tells: bool) -> None:
     recipe = recipe_from({"method": method, "storage": {"values": "int4", "indices": "rice"}})
-    assert label(recipe) == label(recipe, usual_storage=recipe.storage)
-    assert label(recipe, usual_storage=StorageSettings()) == label(recipe) + ", as int4 and rice" * tells
+    assert label(recipe) == label(recipe, Usual(storage=recipe.storage))
+    assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + ", as int4 and rice" * tells

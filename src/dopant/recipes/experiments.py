@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from pydantic import AfterValidator, Field
 
 from dopant.cost import Values
 from dopant.errors import InputError, RecipeError, did_you_mean
-from dopant.plan.target import Target, parse_target
+from dopant.plan.target import parse_target
 from dopant.recipes.overrides import Override
 from dopant.recipes.read import checked, read_recipe, read_text
-from dopant.recipes.schema import Recipe, Section, StorageSettings
+from dopant.recipes.row_label import Usual, usual
+from dopant.recipes.schema import Recipe, Section
 from dopant.recipes.text import read_yaml
 
 FILE = "experiment.yaml"
@@ -122,25 +122,9 @@ class Experiment:
     dense: str | None = None
 
     @property
-    def usual_end(self) -> float | None:
-        """Where most rows stop pruning, whatever their seeds, as a fraction of training; None where none prunes."""
-        recipes = {trial.base: trial.recipe for trial in self.trials if trial.recipe.prunes}
-        ends = [recipe.training.sparsify.end for recipe in recipes.values()]
-        return statistics.mode(ends) if ends else None
-
-    @property
-    def usual_target(self) -> Target | None:
-        """How small most rows of the table are to be, whatever their seeds; None where all are dense."""
-        recipes = {trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}
-        targets = [recipe.plan_target() for recipe in recipes.values() if recipe.method != "dense"]
-        return statistics.mode(targets) if targets else None
-
-    @property
-    def usual_storage(self) -> StorageSettings | None:
-        """How most rows of the table keep their numbers, whatever their seeds; None where all are dense."""
-        recipes = {trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}
-        kinds = [recipe.storage for recipe in recipes.values() if recipe.method != "dense"]
-        return statistics.mode(kinds) if kinds else None
+    def usual(self) -> Usual:
+        """What most rows of the table have, whatever their seeds."""
+        return usual({trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}.values())
 
     def twin_of(self, trial: Trial) -> Trial | None:
         """The run whose weights are these with the least rounding: it differs in storage alone.

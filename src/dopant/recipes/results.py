@@ -15,12 +15,11 @@ import torch
 
 from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
-from dopant.plan.target import Target
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
 from dopant.recipes.making import is_there, is_worked_on, to_be_made, twin_of
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
-from dopant.recipes.row_label import label
+from dopant.recipes.row_label import Usual, label
 from dopant.recipes.run import check_device
 from dopant.recipes.side_by_side import Job, Listener, run_jobs
 from dopant.recipes.states import State, kept_settings, record_file, state_of
@@ -301,22 +300,19 @@ def _tables(
     counting = [trial for trial in experiment.trials if state_of(trial, experiment, records, text).counts]
     read = list(zip(counting, _read_alike(counting, records), strict=True))
 
-    def labelled(rows: Iterable[str], usual_target: Target | None) -> dict[str, list[Report]]:
+    def labelled(rows: Iterable[str], usual: Usual) -> dict[str, list[Report]]:
         """Of each row, as labels are today: they follow what rows differ in, which may have come later."""
         found: dict[str, list[Report]] = {}
         for trial, report in read:
-            told = label(
-                trial.recipe,
-                usual_end=experiment.usual_end,
-                usual_target=usual_target,
-                usual_storage=experiment.usual_storage,
-            )
+            told = label(trial.recipe, usual)
             found.setdefault(trial.row, []).append(_labelled(report, told))
         return {row: found[row] for row in rows if row in found}
 
-    table = labelled(experiment.rows, experiment.usual_target)
+    table = labelled(experiment.rows, experiment.usual)
     joined = join_seeds(table, experiment.dense) if table else None
-    points = labelled([row for line in experiment.swept.values() for row in line], None)
+    points = labelled(
+        [row for line in experiment.swept.values() for row in line], dataclasses.replace(experiment.usual, target=None)
+    )
     points = _lines_apart(points, experiment.swept)
     dense = {row: reports for row, reports in table.items() if reports[0].rows[0].dense}
     factors = join_seeds({**dense, **points}, experiment.dense) if any(row not in table for row in points) else None

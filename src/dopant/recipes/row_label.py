@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dopant.models import LanguageModelConfig
 from dopant.models.sizes import SIZES
@@ -11,6 +13,8 @@ from dopant.plan.methods import method_named
 from dopant.plan.target import Target
 from dopant.recipes.schema import Recipe, StorageSettings
 from dopant.training.settings import CoMatrixDropout
+
+T = TypeVar("T")
 
 LABELS = {
     "dense": "Dense",
@@ -35,36 +39,53 @@ _TOLD = {
 """Options of a structure, in words."""
 
 
-def label(
-    recipe: Recipe,
-    *,
-    usual_end: float | None = None,
-    usual_target: Target | None = None,
-    usual_storage: StorageSettings | None = None,
-) -> str:
+@dataclass(frozen=True)
+class Usual:
+    """What most rows of a table have, so that labels tell what differs from it; None where labels leave it out.
+
+    Args:
+        end: where pruning is over, as a fraction of training.
+        target: how small weights are to be.
+        storage: how numbers are kept.
+    """
+
+    end: float | None = None
+    target: Target | None = None
+    storage: StorageSettings | None = None
+
+
+def usual(recipes: Collection[Recipe]) -> Usual:
+    """Of one recipe for each row; what no row has, as none is compressed or prunes, is None."""
+    compressed = [recipe for recipe in recipes if recipe.method != "dense"]
+    return Usual(
+        end=_most([recipe.training.sparsify.end for recipe in compressed if recipe.prunes]),
+        target=_most([recipe.plan_target() for recipe in compressed]),
+        storage=_most([recipe.storage for recipe in compressed]),
+    )
+
+
+def label(recipe: Recipe, usual: Usual = Usual()) -> str:
     """The method's name for readers, with what sets this run apart.
 
     Args:
         recipe: of the run.
-        usual_end: where most others stop pruning, as a fraction of training; None to leave this out.
-        usual_target: how small most others are to be; None to leave this out.
-        usual_storage: how most others keep their numbers; None to leave this out.
+        usual: what others have.
     """
     distillation = recipe.training.distillation
     name = LABELS.get(recipe.method, recipe.method) + _layout(recipe) + _row_dropout(recipe)
-    usual = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
-    if recipe.model.dropout != usual["dropout"]:
+    size = SIZES[recipe.model.size].model if recipe.model.size else {"dropout": LanguageModelConfig.dropout}
+    if recipe.model.dropout != size["dropout"]:
         name += f", dropout {recipe.model.dropout:g}"
     name += ", averaged" * (recipe.training.average_from < 1.0)
     sparsify = recipe.training.sparsify
     told = " globally" if sparsify.allocation == "global" else ""
-    told += f" until {sparsify.end:.0%}" if usual_end is not None and sparsify.end != usual_end else ""
+    told += f" until {sparsify.end:.0%}" if usual.end not in (None, sparsify.end) else ""
     if recipe.prunes and told:
         name += f", pruned{told}"
     target = recipe.plan_target()
-    if recipe.method != "dense" and usual_target is not None and target != usual_target:
+    if recipe.method != "dense" and usual.target not in (None, target):
         name += f", at {target.size}"
-    if recipe.method != "dense" and usual_storage is not None and recipe.storage != usual_storage:
+    if recipe.method != "dense" and usual.storage not in (None, recipe.storage):
         name += f", as {recipe.storage.values} and {recipe.storage.indices}"
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
@@ -72,6 +93,10 @@ def label(
         name += f", distilled {distillation.weight:g}"
         name += f" at temperature {distillation.temperature:g}" if distillation.temperature != 1.0 else ""
     return name
+
+
+def _most(values: Sequence[T]) -> T | None:
+    return statistics.mode(values) if values else None
 
 
 def _row_dropout(recipe: Recipe) -> str:
