@@ -97,8 +97,13 @@ EXPERIMENT_RECIPES: dict[str, dict[str, Any]] = {
     "dense-more": {"method": "dense", "model": {"hidden": 16, "layers": 2, "init": 0.2, "dropout": 0.1}},
     "dense-on": {"method": "dense", "start": "dense"},
     "dense-longest": {"method": "dense", "training": {"epochs": 20}},
-    "recovered-small": {"method": "lmf", "count": "parameters", "start": "dense", "storage": {"values": "int4"}},
-    "bytes-small": {"method": "lmf", "target": "5x", "count": "bytes", "storage": {"values": "int4"}},
+    "recovered-8": {
+        "method": "lmf",
+        "count": "parameters",
+        "start": "dense",
+        "storage": {"values": "int8", "indices": "gaps"},
+    },
+    "bytes-8": {"method": "lmf", "target": "5x", "count": "bytes", "storage": {"values": "int8", "indices": "gaps"}},
     "recovered-longest": {"method": "lmf", "count": "parameters", "start": "dense", "training": {"epochs": 20}},
 }
 

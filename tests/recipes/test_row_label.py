@@ -81,6 +81,6 @@ def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) ->
 
 @pytest.mark.parametrize(("method", "tells"), [("lmf", True), ("dense", False)])
 def test_a_label_tells_of_an_unusual_storage(method: str, tells: bool) -> None:
-    recipe = recipe_from({"method": method, "storage": {"values": "int4", "indices": "rice"}})
+    recipe = recipe_from({"method": method, "storage": {"values": "int8", "indices": "gaps"}})
     assert label(recipe) == label(recipe, Usual(storage=recipe.storage))
-    assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + ", as int4 and rice" * tells
+    assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + ", as int8 and gaps" * tells

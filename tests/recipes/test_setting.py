@@ -172,7 +172,7 @@ def test_the_dense_model_brings_its_vocabulary(tiny: Tiny, corpus: Corpus, dense
 def test_the_plan_is_for_the_storage_asked_for(tiny: Tiny, corpus: Corpus) -> None:
     setting = make_setting(tiny("lmf", storage={"values": "int8"}), corpus)
     storages = setting.plan.storages()
-    assert storages["lstm.weight_l0"] == Storage("int8", "gaps")
+    assert storages["lstm.weight_l0"] == Storage("int8", "rice")
     assert storages["embedding.weight"] == Storage()
 
 

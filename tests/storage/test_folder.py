@@ -15,8 +15,8 @@ from dopant.cost import FLOAT32, Storage
 from dopant.errors import FileError, InputError, KindError
 from dopant.layers import Linear, slots
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
-from dopant.storage import folder as folder_module
 from dopant.storage import inspect, load_model, read, save
+from dopant.storage import write as write_module
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight, MaskedWeight, Sparse, SparseWeight
 
 TOKENS = torch.tensor([[1, 2], [3, 4], [29, 0]])
@@ -202,7 +202,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language_m
         file.write(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(folder_module, "write_tensors", full)
+    monkeypatch.setattr(write_module, "write_tensors", full)
     with pytest.raises(FileError, match="disk is full"):
         save(tmp_path / "m", language_model)
     assert os.listdir(tmp_path) == []

@@ -113,8 +113,8 @@ class TokenizerSettings(Section):
 class StorageSettings(Section):
     """How the numbers of compressed weights are written to the file, see `dopant.cost.Storage`."""
 
-    values: Values = "int8"
-    indices: Indices = "gaps"
+    values: Values = "int4"
+    indices: Indices = "rice"
 
 
 class RuleSettings(Section):
