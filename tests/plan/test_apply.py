@@ -134,6 +134,19 @@ def test_weights_that_a_plan_leaves_alone_are_written_and_priced_as_before() -> 
     assert later.weights[1] == dataclasses.replace(plan.weights[1], method=None)
 
 
+def test_weights_that_a_plan_leaves_alone_may_be_written_in_another_type() -> None:
+    model = language_model()
+    plan = make_plan(model, method="lmf", target="3x", storage=Storage("int4", "rice"), others="int8")
+    apply_plan(model, plan, "fit")
+    assert model.decoder.weight.storage == Storage("int8")
+    assert model.lstm.weight_l0.storage == Storage("int4", "rice")
+    decoder = plan.weights[-1]
+    assert (decoder.method, decoder.cost) == (None, model.decoder.weight.cost(Storage("int8")))
+    assert make_plan(model, method="dense", others="int8").storages() == {
+        slot.name: FLOAT32 if "lstm" in slot.name else slot.weight.storage for slot in slots(model)
+    }
+
+
 @pytest.mark.parametrize("start", ["new", "fit"])
 def test_what_was_frozen_stays_frozen(start: Any) -> None:
     model = language_model()

@@ -84,3 +84,9 @@ def test_a_label_tells_of_an_unusual_storage(method: str, tells: bool) -> None:
     recipe = recipe_from({"method": method, "storage": {"values": "int8", "indices": "gaps"}})
     assert label(recipe) == label(recipe, Usual(storage=recipe.storage))
     assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + ", as int8 and gaps" * tells
+    others = StorageSettings(values="int8", indices="gaps", others="int4")
+    assert label(recipe, Usual(storage=others)) == label(recipe) + ", all else as it was" * tells
+    recipe = recipe_from({"method": method, "storage": others.model_dump()})
+    assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + (
+        ", as int8 and gaps, all else as int4" * tells
+    )

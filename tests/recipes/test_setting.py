@@ -170,10 +170,11 @@ def test_the_dense_model_brings_its_vocabulary(tiny: Tiny, corpus: Corpus, dense
 
 
 def test_the_plan_is_for_the_storage_asked_for(tiny: Tiny, corpus: Corpus) -> None:
-    setting = make_setting(tiny("lmf", storage={"values": "int8"}), corpus)
-    storages = setting.plan.storages()
-    assert storages["lstm.weight_l0"] == Storage("int8", "rice")
-    assert storages["embedding.weight"] == Storage()
+    for others in (None, "float16"):
+        setting = make_setting(tiny("lmf", storage={"values": "int8", "others": others}), corpus)
+        storages = setting.plan.storages()
+        assert storages["lstm.weight_l0"] == Storage("int8", "rice")
+        assert storages["embedding.weight"] == Storage(others or "float32")
 
 
 def test_folders_that_cannot_be_started_from(tiny: Tiny, corpus: Corpus, dense_folder: Path, tmp_path: Path) -> None:

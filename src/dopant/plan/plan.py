@@ -6,13 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dopant.cost import FLOAT32, Cost, Storage
+from dopant.cost import FLOAT32, Cost, Storage, Values
 from dopant.errors import PlanError
 from dopant.layers.slots import slots
 from dopant.plan.budget import Claim, ImpossibleError, share
@@ -232,6 +232,7 @@ def make_plan(
     count: Count = "bytes",
     scope: str = "lstm",
     storage: Storage = FLOAT32,
+    others: Values | None = None,
     targets: Sequence[str | Rule] | None = None,
     ignore: Sequence[str] = (),
     structure: Structure | Options | Mapping[str, Any] | None = None,
@@ -239,17 +240,18 @@ def make_plan(
     """Decide on a structure for each weight so that the target is met; the model is only looked at.
 
     The factor is that of the weights in the scope which `targets` (None: all of them) and `ignore` leave over; each
-    gets the same where it can. All other weights stay as they are, and so does what is no structured weight, in scope
-    "model" too: biases, norms and layers that `dopant.convert` does not know. `plan.rest` says how much that is.
+    gets the same where it can. All other weights keep their structure; what is no structured weight stays as it is, in
+    scope "model" too: biases, norms and layers that `dopant.convert` does not know. `plan.rest` says how much that is.
 
     Args:
         model: a module with structured weights, or its weights' places.
         method: one of `METHODS`; where it is `dense` for all weights, they stay dense and float32 whatever the target
-            and the storage.
+            and the storage, and others as they were.
         target: a `Target`, or what `parse_target` reads, then with `count` and `scope`.
         target_bytes: bytes, also as 1.2MB; instead of `target`.
-        storage: how the numbers of the weights decided about are written; all others as before. A model that the plan
-            is applied to is saved so.
+        storage: how the numbers of the weights decided about are written. A model that the plan is applied to is saved
+            so.
+        others: in which type those of all other structured weights are written; None for as before.
         targets: patterns, or rules with a method or structure of their own; the first that matches wins.
         ignore: patterns of weights to leave alone.
         structure: all of a structure, or some of the method's options, for every weight without its own.
@@ -275,13 +277,13 @@ def make_plan(
     resolved = [_resolve(rules[matches.chosen[p.name]] if rules else default, default) for p in chosen]
     claims = [_claim(place, *how) for place, how in zip(chosen, resolved, strict=True)]
     if all(how[0].name == "dense" for how in resolved):
-        target, storage = None, FLOAT32
+        target, storage, others = None, FLOAT32, None
     structures = _share(chosen, [how[0].name for how in resolved], claims, target, storage)
     decided = {place.name: (how[0].name, kept) for place, how, kept in zip(chosen, resolved, structures, strict=True)}
     weights = []
     for place in found:
         name, kept = decided.get(place.name, (None, place.structure))
-        written = place.storage if name is None else storage
+        written = storage if name is not None else replace(place.storage, values=others or place.storage.values)
         cost = kept.cost(place.shape, written)
         weights.append(PlannedWeight(place.name, place.shape, place.gates, name, kept, cost, written))
     return Plan(method, target, storage, tuple(weights), matches.counts, rest)

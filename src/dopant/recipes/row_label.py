@@ -85,8 +85,8 @@ def label(recipe: Recipe, usual: Usual = Usual()) -> str:
     target = recipe.plan_target()
     if recipe.method != "dense" and usual.target not in (None, target):
         name += f", at {target.size}"
-    if recipe.method != "dense" and usual.storage not in (None, recipe.storage):
-        name += f", as {recipe.storage.values} and {recipe.storage.indices}"
+    if recipe.method != "dense" and usual.storage is not None:
+        name += _storage(recipe.storage, usual.storage)
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
     if distillation.weight > 0.0:
@@ -112,6 +112,16 @@ def _row_dropout(recipe: Recipe) -> str:
 def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:
     """From where to where in training it acts, and what would be all of it."""
     return ("from", dropout.begin, 0.0), ("to", dropout.end, 1.0)
+
+
+def _storage(storage: StorageSettings, usual: StorageSettings) -> str:
+    """How numbers are kept, where that is not the usual."""
+    told = ""
+    if (storage.values, storage.indices) != (usual.values, usual.indices):
+        told += f", as {storage.values} and {storage.indices}"
+    if storage.others != usual.others:
+        told += f", all else {'as it was' if storage.others is None else f'as {storage.others}'}"
+    return told
 
 
 def _layout(recipe: Recipe) -> str:

@@ -111,10 +111,16 @@ class TokenizerSettings(Section):
 
 
 class StorageSettings(Section):
-    """How the numbers of compressed weights are written to the file, see `dopant.cost.Storage`."""
+    """How numbers are written to the file, see `dopant.cost.Storage`.
+
+    Args:
+        values, indices: of the weights that are compressed.
+        others: values of all other structured weights, such as a dense embedding; null for as they are.
+    """
 
     values: Values = "int4"
     indices: Indices = "rice"
+    others: Values | None = None
 
 
 class RuleSettings(Section):
@@ -244,6 +250,7 @@ class Recipe(Section):
             "method": self.method,
             "target": self.plan_target(),
             "storage": Storage(self.storage.values, self.storage.indices),
+            "others": self.storage.others,
             "targets": None if rules is None else [Rule(r.pattern, r.method, r.structure) for r in rules],
             "ignore": self.ignore,
             "structure": self.structure,
