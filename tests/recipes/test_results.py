@@ -78,7 +78,6 @@ def test_every_run_leaves_a_record_and_all_of_them_a_table(made: tuple[Path, Res
         "seed": 0,
         "epochs": 1,
         "dense": None,
-        "trained": None,
     }
     assert record.run.recipe["target"] == "2x"
     assert record.protocol.command.endswith("small-one --rows lmf-2x --seeds 0 --device cpu")

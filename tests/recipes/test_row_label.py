@@ -79,14 +79,14 @@ def test_a_label_tells_of_an_unusual_end_of_pruning(method: str, tells: bool) ->
     assert label(globally, Usual(end=0.5)) == label(recipe) + ", pruned globally until 60%" * tells
 
 
-@pytest.mark.parametrize(("method", "tells"), [("lmf", True), ("dense", False)])
-def test_a_label_tells_of_an_unusual_storage(method: str, tells: bool) -> None:
+@pytest.mark.parametrize(("method", "told"), [("lmf", ", as int8"), ("pruning", ", as int8 and gaps"), ("dense", "")])
+def test_a_label_tells_of_an_unusual_storage(method: str, told: str) -> None:
+    usual = Usual(storage=StorageSettings())
     recipe = recipe_from({"method": method, "storage": {"values": "int8", "indices": "gaps"}})
     assert label(recipe) == label(recipe, Usual(storage=recipe.storage))
-    assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + ", as int8 and gaps" * tells
+    assert label(recipe, usual) == label(recipe) + told
     others = StorageSettings(values="int8", indices="gaps", others="int4")
-    assert label(recipe, Usual(storage=others)) == label(recipe) + ", all else as it was" * tells
-    recipe = recipe_from({"method": method, "storage": others.model_dump()})
-    assert label(recipe, Usual(storage=StorageSettings())) == label(recipe) + (
-        ", as int8 and gaps, all else as int4" * tells
-    )
+    assert label(recipe, Usual(storage=others)) == label(recipe) + ", all else as it was" * bool(told)
+    for scope, more in (("lstm", ", all else as int4"), ("model", "")):
+        recipe = recipe_from({"method": method, "scope": scope, "storage": others.model_dump()})
+        assert label(recipe, usual) == label(recipe) + told + more * bool(told)

@@ -126,7 +126,7 @@ class Experiment:
         """What most rows of the table have, whatever their seeds."""
         return usual({trial.row: trial.recipe for trial in self.trials if trial.row in self.rows}.values())
 
-    def twin_of(self, trial: Trial) -> Trial | None:
+    def finest_of(self, trial: Trial) -> Trial | None:
         """The run whose weights are these with the least rounding: it differs in storage alone.
 
         None where that is this one itself. A target in bytes has other structures with another storage.
@@ -136,7 +136,9 @@ class Experiment:
             return None
         storage = {"storage": trial.recipe.storage}
         alike = [other for other in self.trials if other.recipe.model_copy(update=storage) == trial.recipe]
-        finest = min(alike, key=lambda other: get_args(Values).index(other.recipe.storage.values))
+        own = _rounding(trial)
+        finer = [other for other in alike if all(a <= b for a, b in zip(_rounding(other), own, strict=True))]
+        finest = min(finer, key=_rounding)
         return None if finest == trial else finest
 
     def dense_of(self, trial: Trial) -> Trial | None:
@@ -173,6 +175,12 @@ class Experiment:
             if (rows is None or any(fnmatch.fnmatchcase(trial.row, pattern) for pattern in rows))
             and (seeds is None or trial.seed in seeds)
         ]
+
+
+def _rounding(trial: Trial) -> tuple[int, int]:
+    """How much a run's file rounds, of what is compressed and of all else."""
+    kinds = (None, *get_args(Values))  # all else as it is: no more than it was rounded already
+    return kinds.index(trial.recipe.storage.values), kinds.index(trial.recipe.storage.others)
 
 
 def read_experiment(path: str | Path) -> Experiment:

@@ -13,7 +13,7 @@ from dopant.recipes.experiments import Experiment, Trial
 from dopant.recipes.places import Places
 from dopant.recipes.read import kept_text, read_recipe
 from dopant.recipes.schema import Recipe
-from dopant.recipes.states import State, changed, kept_settings, state_of
+from dopant.recipes.states import State, changed, kept_settings, record_file, state_of
 from dopant.reporting.report import read_report
 
 
@@ -42,6 +42,10 @@ def to_be_made(
         wrong = state.state in ("missing", "out of date") or (replace and state.other_code)
         states[trial.name] = dataclasses.replace(state, make=wrong and trial.name in chosen)
     trials = {trial.name: trial for trial in experiment.trials}
+    for trial in experiment.trials:
+        if states[trial.name].make:
+            found = _weights_of(trial, experiment, states, records, folder, text, replace=replace)
+            states[trial.name] = dataclasses.replace(states[trial.name], weights_of=found)
     for name, needy in _needed(experiment, states).items():
         state, others = states[name], ", ".join(needy)
         if state.state == "missing" and not state.make:
@@ -54,14 +58,46 @@ def to_be_made(
         state = states[trial.name]
         if is_worked_on(state):
             resume = trial.name in going_on
-            found = "" if resume else _in_the_way(trial, state, folder)
-            lost = "" if resume else _lost(trial, folder, found, replace=replace)
-            twin = twin_of(trial, experiment, states, folder, text)
-            taken = "" if twin is None else f"has the weights of {twin.name}, stored otherwise"
-            first = twin if twin is not None and is_worked_on(states[twin.name]) else experiment.dense_of(trial)
+            copy = bool(state.weights_of) and is_of(Places(folder / trial.name), trial.recipe)  # and no loss
+            found = "" if resume or copy else _in_the_way(trial, state, folder)
+            lost = "" if resume or copy else _lost(trial, folder, found, replace=replace)
+            taken = state.weights_of and f"takes the weights of {state.weights_of} and stores them otherwise"
             state = dataclasses.replace(state, resume=resume, blocked="" if replace else found)
-            states[trial.name] = _told(state, lost, taken, _waits(first, states))
+            states[trial.name] = _told(state, lost, taken, _waits(needed_by(trial, experiment, state), states))
     return states
+
+
+def needed_by(trial: Trial, experiment: Experiment, state: State) -> Trial | None:
+    """The run whose model another needs: whose weights it takes, else the dense one; None for none."""
+    if state.weights_of:
+        return next(other for other in experiment.trials if other.name == state.weights_of)
+    return experiment.dense_of(trial)
+
+
+def _weights_of(
+    trial: Trial,
+    experiment: Experiment,
+    states: Mapping[str, State],
+    records: Path,
+    folder: Path,
+    text: Corpus | DopantError,
+    *,
+    replace: bool,
+) -> str:
+    """The name of the run whose weights this one takes: it is made now, or its model is there as its record has it.
+
+    What this run has begun or done by itself stays its own.
+    """
+    finest = experiment.finest_of(trial)
+    if finest is None or (_is_own(Places(folder / trial.name), trial.recipe) and not replace):
+        return ""
+    state = states[finest.name]
+    if state.make:
+        return finest.name
+    if state.state != "done" or (replace and state.other_code) or not is_ready(finest, folder, text):
+        return ""
+    there, recorded = read_report(Places(folder / finest.name).report), read_report(record_file(records, finest))
+    return finest.name if there.rows[0].perplexity_test == recorded.rows[0].perplexity_test else ""
 
 
 def _goes_on(
@@ -78,7 +114,7 @@ def _goes_on(
     # dense ones before those that need them
     for trial in sorted(worked_on, key=lambda trial: trial.recipe.needs_dense):
         places, dense = Places(folder / trial.name), experiment.dense_of(trial)
-        same = is_of(places, trial.recipe) and (dense is None or dense.name not in thrown_away)
+        same = _is_own(places, trial.recipe) and (dense is None or dense.name not in thrown_away)
         taken = states[trial.name].state == "missing" or (
             dense is None and not replace and is_ready(trial, folder, text)
         )
@@ -87,16 +123,6 @@ def _goes_on(
         elif is_there(places):
             thrown_away.add(trial.name)
     return found
-
-
-def twin_of(
-    trial: Trial, experiment: Experiment, states: Mapping[str, State], folder: Path, text: Corpus | DopantError
-) -> Trial | None:
-    """The run whose weights this one takes, instead of training the same: it is made now, or its model is there."""
-    twin = experiment.twin_of(trial)
-    if twin is None or not (is_worked_on(states[twin.name]) or is_ready(twin, folder, text)):
-        return None
-    return twin
 
 
 def is_worked_on(state: State) -> bool:
@@ -112,6 +138,11 @@ def is_there(places: Places) -> bool:
 def is_of(places: Places, recipe: Recipe) -> bool:
     """Whether what lies in a run's folder was made with this recipe."""
     return kept_text(places.recipe, recipe) is not None
+
+
+def _is_own(places: Places, recipe: Recipe) -> bool:
+    """The same, and it has trained; it has not taken another run's weights."""
+    return is_of(places, recipe) and places.log.exists()
 
 
 def is_ready(trial: Trial, folder: Path, text: Corpus | DopantError) -> bool:
@@ -146,7 +177,7 @@ def _needed(experiment: Experiment, states: Mapping[str, State]) -> dict[str, li
     found: dict[str, list[str]] = {}
     for trial in experiment.trials:
         dense = experiment.dense_of(trial)
-        if dense is not None and states[trial.name].make:
+        if dense is not None and states[trial.name].make and not states[trial.name].weights_of:
             found.setdefault(dense.name, []).append(trial.name)
     return found
 

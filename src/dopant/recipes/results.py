@@ -16,7 +16,7 @@ import torch
 from dopant.data import Corpus, read_corpus
 from dopant.errors import DopantError, InputError, PlanError, ResumeError, TrainingError
 from dopant.recipes.experiments import Experiment, Trial, read_experiment
-from dopant.recipes.making import is_there, is_worked_on, to_be_made, twin_of
+from dopant.recipes.making import is_there, is_worked_on, needed_by, to_be_made
 from dopant.recipes.places import Places
 from dopant.recipes.planning import plan_recipes, read_vocabularies
 from dopant.recipes.row_label import Usual, label
@@ -80,6 +80,9 @@ def results(
     What starts from the dense row or learns from it takes that row's model of the same seed from `<runs>`. Where it is
     not there, it is trained first; a record of the dense row that is there already stays as it is.
 
+    What differs from another row in its storage alone takes that row's weights, if that is made now or its model is
+    there, and trains nothing.
+
     Each run is a process of its own that imports the script again: a script calls this below
     `if __name__ == "__main__":`.
 
@@ -127,11 +130,10 @@ def results(
     shown = [_shown(experiment), *_flags(corpus, device, threads)]
     # to be told after hours of training would be late
     _read_alike([t for t in found.trials if states[t.name].counts and not states[t.name].make], records)
-    work, twins = [], {}
+    work = []
     for trial in wanted:
         _check_free(trial, states[trial.name])
-        twin = twins[trial.name] = twin_of(trial, found, states, folder, text)
-        work.append(_job(trial, found.dense_of(trial), twin, wanted, folder, shown, resume=states[trial.name].resume))
+        work.append(_job(trial, needed_by(trial, found, states[trial.name]), wanted, folder, shown, states[trial.name]))
     _check_records([record_file(records, trial) for trial in wanted if states[trial.name].make], records)
     by_name = {trial.name: trial for trial in wanted}
     failed: dict[str, DopantError] = {}
@@ -140,7 +142,7 @@ def results(
         if isinstance(ended, Report) and states[name].train:
             return  # trained for others alone: its record stays that of the run that made it
         if isinstance(ended, Report):
-            write_report(_record(ended, by_name[name], found, twins[name]), record_file(records, by_name[name]))
+            write_report(_record(ended, by_name[name], found), record_file(records, by_name[name]))
         else:
             failed[name] = _with_a_way_out(ended, by_name[name], folder)
 
@@ -246,29 +248,17 @@ def _check_free(trial: Trial, state: State) -> None:
 
 
 def _job(
-    trial: Trial,
-    dense: Trial | None,
-    twin: Trial | None,
-    wanted: Sequence[Trial],
-    folder: Path,
-    shown: Sequence[str],
-    *,
-    resume: bool,
+    trial: Trial, needed: Trial | None, wanted: Sequence[Trial], folder: Path, shown: Sequence[str], state: State
 ) -> Job:
     places = Places(folder / trial.name)
     command = ("results", shown[0], "--rows", trial.row, "--seeds", str(trial.seed), *shown[1:])
-    options = {"resume": resume, "force": is_there(places) and not resume, "command": command}
-    if twin is not None:
-        options["trained"] = folder / twin.name
-    after = next((other.name for other in (twin, dense) if other is not None and other in wanted), None)
-    return Job(
-        trial.name,
-        trial.recipe,
-        places.model,
-        dense=None if dense is None else folder / dense.name,
-        after=after,
-        options=options,
-    )
+    options = {"resume": state.resume, "force": is_there(places) and not state.resume, "command": command}
+    if needed is None:
+        return Job(trial.name, trial.recipe, places.model, options=options)
+    after, model = needed.name if needed in wanted else None, folder / needed.name
+    if state.weights_of:
+        return Job(trial.name, trial.recipe, places.model, after=after, options={**options, "weights_of": model})
+    return Job(trial.name, trial.recipe, places.model, dense=model, after=after, options=options)
 
 
 def _with_a_way_out(error: DopantError, trial: Trial, folder: Path) -> DopantError:
@@ -278,7 +268,7 @@ def _with_a_way_out(error: DopantError, trial: Trial, folder: Path) -> DopantErr
     return error
 
 
-def _record(report: Report, trial: Trial, experiment: Experiment, twin: Trial | None) -> Report:
+def _record(report: Report, trial: Trial, experiment: Experiment) -> Report:
     dense = experiment.dense_of(trial)
     run = ExperimentRun(
         experiment=experiment.name,
@@ -288,7 +278,6 @@ def _record(report: Report, trial: Trial, experiment: Experiment, twin: Trial | 
         epochs=report.protocol.epochs,
         recipe=kept_settings(trial.recipe),
         dense=None if dense is None else kept_settings(dense.recipe),
-        trained=None if twin is None else twin.name,
     )
     return report.model_copy(update={"run": run})
 

@@ -86,7 +86,7 @@ def label(recipe: Recipe, usual: Usual = Usual()) -> str:
     if recipe.method != "dense" and usual.target not in (None, target):
         name += f", at {target.size}"
     if recipe.method != "dense" and usual.storage is not None:
-        name += _storage(recipe.storage, usual.storage)
+        name += _storage(recipe, usual.storage)
     if recipe.start == "dense":
         name += ", trained on" if recipe.method == "dense" else ", fit to dense"
     if distillation.weight > 0.0:
@@ -114,12 +114,12 @@ def _spans(dropout: CoMatrixDropout) -> tuple[tuple[str, float, float], ...]:
     return ("from", dropout.begin, 0.0), ("to", dropout.end, 1.0)
 
 
-def _storage(storage: StorageSettings, usual: StorageSettings) -> str:
-    """How numbers are kept, where that is not the usual."""
-    told = ""
-    if (storage.values, storage.indices) != (usual.values, usual.indices):
-        told += f", as {storage.values} and {storage.indices}"
-    if storage.others != usual.others:
+def _storage(recipe: Recipe, usual: StorageSettings) -> str:
+    """How numbers are kept, where that is not the usual; places only where there are any, all else where there is."""
+    storage, told = recipe.storage, ""
+    if storage.values != usual.values or (recipe.prunes and storage.indices != usual.indices):
+        told += f", as {storage.values}" + f" and {storage.indices}" * recipe.prunes
+    if storage.others != usual.others and recipe.scope != "model":
         told += f", all else {'as it was' if storage.others is None else f'as {storage.others}'}"
     return told
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dopant.data import Corpus, batchify
 from dopant.errors import InputError
@@ -25,14 +24,14 @@ from dopant.recipes.describing import describe_folder, make_protocol
 from dopant.recipes.places import Places, alone, begin, check_claim, is_finished
 from dopant.recipes.read import kept_text, resolved_yaml
 from dopant.recipes.schema import Recipe
-from dopant.recipes.setting import Setting, evaluation_batch, make_setting
+from dopant.recipes.setting import Setting, evaluation_batch, make_setting, take_setting
 from dopant.reporting.records import find_code, make_record
 from dopant.reporting.report import (
     Report,
     read_report,
     write_report,
 )
-from dopant.storage.folder import load_model, save
+from dopant.storage.folder import save
 from dopant.training.loop import Result, Run, train
 from dopant.training.overlay import close_overlays, drop_smallest, open_overlays
 from dopant.training.processes import Processes
@@ -46,7 +45,7 @@ def run_recipe(
     out: str | Path,
     *,
     dense: str | Path | None = None,
-    trained: str | Path | None = None,
+    weights_of: str | Path | None = None,
     force: bool = False,
     resume: bool = False,
     accelerator: Any = None,
@@ -62,8 +61,8 @@ def run_recipe(
         corpus: the text.
         out: the model folder; `<out>.run` beside it keeps log, plan, report, and while training a checkpoint.
         dense: a trained dense model, for recipes that start from one or distil.
-        trained: the model of a finished run that differs in storage alone; its weights are stored as this recipe says,
-            and nothing is trained.
+        weights_of: the model of a run that differs in storage alone: its weights are stored as this recipe says, and
+            nothing is trained.
         force: start anew and replace what is there.
         resume: go on from the checkpoint, if there is one; a finished run is returned as it is.
         accelerator: an `accelerate.Accelerator`, to run on several processes.
@@ -90,10 +89,11 @@ def run_recipe(
         raise InputError(f"{out} is the model to be started or learnt from; write the result to another folder")
     device = device if accelerator is None else str(accelerator.device)
     check_device(device)
-    setting = make_setting(recipe, corpus, dense)
+    setting = make_setting(recipe, corpus, dense) if weights_of is None else take_setting(recipe, corpus, weights_of)
     settings, texts = recipe.training, setting.texts
     columns = texts.columns(settings.batch, settings.unroll)
     processes.streams(settings.batch)
+    sample = batchify(texts.valid, evaluation_batch("valid", len(texts.valid)))[: PATH_SAMPLE_STEPS + 1]
     # the text has a checksum: the same one by another path is no other run
     text = (kept_text(places.recipe, recipe, any_corpus=True) if resume else None) or resolved_yaml(recipe)
     fingerprint = setting.fingerprint(text)
@@ -114,16 +114,26 @@ def run_recipe(
             begin(places, recipe=text, plan=setting.plan.to_json(), fingerprint=fingerprint, force=force)
         processes.wait()
 
-        if trained is None:
-            model = setting.model
-            result = _train(model, recipe, setting, columns, places, fingerprint, device, accelerator, resume=resume)
-        else:
-            model, result = _taken(Path(trained))
-        meet_byte_target(model, setting.plan)
+        curves, paths, seconds = [], [], None
+        if weights_of is None:
+            run = Run(
+                columns=columns,
+                validate=lambda m: texts.perplexity(m, "valid"),
+                validate_paths=lambda m: perplexity(m, sample),
+                seed=recipe.seed,
+                folder=places.run,
+                fingerprint=fingerprint,
+                resume=resume,
+                teacher=setting.teacher,
+                accelerator=accelerator,
+            )
+            result = _train(setting, recipe, run, device)
+            curves, paths, seconds = result.curves, result.paths, result.seconds
+        meet_byte_target(setting.model, setting.plan)
         if processes.main:
             save(
                 places.model,
-                model,
+                setting.model,
                 storage=setting.plan.storages(),
                 tokenizer=texts.tokenizer,
                 recipe=text,
@@ -132,9 +142,12 @@ def run_recipe(
             )
         processes.wait()
         record = make_record(command, seed=recipe.seed, device=device_name(device), started=started, code=code)
+        row = describe_folder(places.model, setting, recipe, curves, paths, seconds, device)
+        if weights_of is not None:
+            row = row.model_copy(update={"weights_of": Path(weights_of).name})
         report = Report(
             protocol=make_protocol(recipe, setting, record, resumed=resumed),
-            rows=(describe_folder(places.model, setting, recipe, result.curves, result.paths, result.seconds, device),),
+            rows=(row,),
         )
         if processes.main:
             write_report(report, places.report)
@@ -142,51 +155,17 @@ def run_recipe(
         return report
 
 
-def _train(
-    model: LanguageModel,
-    recipe: Recipe,
-    setting: Setting,
-    columns: Tensor,
-    places: Places,
-    fingerprint: str,
-    device: str,
-    accelerator: Any,
-    *,
-    resume: bool,
-) -> Result:
-    """Make the plan's structures of a model and train them; it ends in its stored form, on the CPU."""
-    texts, settings = setting.texts, recipe.training
+def _train(setting: Setting, recipe: Recipe, run: Run, device: str) -> Result:
+    """Give the model the plan's structures and train it; it ends in its stored form, on the CPU."""
+    model, settings = setting.model, recipe.training
     originals = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
     apply_plan(model, setting.plan, "fit" if recipe.start == "dense" else "new", _generator(recipe.seed))
     overlays = open_overlays(model, originals, start=recipe.start, overlay_start=settings.overlay_start)
     model.to(device)
-    sample = batchify(texts.valid, evaluation_batch("valid", len(texts.valid)))[: PATH_SAMPLE_STEPS + 1]
-    result = train(
-        model,
-        settings,
-        Run(
-            columns=columns,
-            validate=lambda m: texts.perplexity(m, "valid"),
-            validate_paths=lambda m: perplexity(m, sample),
-            seed=recipe.seed,
-            folder=places.run,
-            fingerprint=fingerprint,
-            resume=resume,
-            teacher=setting.teacher,
-            accelerator=accelerator,
-        ),
-        overlays,
-    )
+    result = train(model, settings, run, overlays)
     close_overlays(model)
     model.cpu()
     return result
-
-
-def _taken(folder: Path) -> tuple[LanguageModel, Result]:
-    """What another run has trained."""
-    (row,) = read_report(Places(folder).report).rows
-    curves, paths = ([point.model_dump() for point in points] for points in (row.curves, row.paths))
-    return load_model(folder).model, Result(curves, paths, row.train_seconds or 0.0, 0)
 
 
 def check_device(device: str) -> None:

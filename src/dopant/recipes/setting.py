@@ -172,6 +172,19 @@ def make_setting(recipe: Recipe, corpus: Corpus, dense: str | Path | None = None
     )
 
 
+def take_setting(recipe: Recipe, corpus: Corpus, folder: str | Path) -> Setting:
+    """The setting of a recipe whose weights are those of a model that is trained already, and only stored otherwise.
+
+    Args:
+        folder: the model, of a recipe that differs in storage alone.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    model, tokenizer = load_with_tokenizer(folder)
+    return Setting(encode(corpus, tokenizer), model, None, make_plan(model, **recipe.plan_arguments()))
+
+
 def corpus_for(given: str | Path | Corpus | None, folder: str | Path | None = None) -> Corpus:
     """The text that is named; where none is, the one that a model folder's recipe names, without a folder the embedded.
 

@@ -40,6 +40,7 @@ class State:
         make: whether it is to be made now.
         train: whether its model alone is to be trained now, because others need it; its record stays as it is.
         resume: whether it then goes on with what is in its folder, or takes it if it is done; else it begins anew.
+        weights_of: the run whose weights it then takes, to store them otherwise and to train nothing; "" for none.
         blocked: what of a finished model keeps it from beginning anew, as that was not asked for; "" for nothing.
     """
 
@@ -51,6 +52,7 @@ class State:
     make: bool = False
     train: bool = False
     resume: bool = False
+    weights_of: str = ""
     blocked: str = ""
 
 

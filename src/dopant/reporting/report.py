@@ -151,6 +151,8 @@ class Row(Kept):
             the curves, for which rows and inputs are dropped, it may be compared among rows.
         loss_percent: by how much the test perplexity is above the dense row's; None for the dense row.
         folder: the model's folder, relative to the report's.
+        weights_of: the run whose trained weights these are, stored otherwise; "" where they are its own. Curves and the
+            time of training are then told of that run alone.
         note: a remark for readers, such as "diverged in epoch 3".
         seeds: the runs that were joined; where there are several, the numbers above are their means.
     """
@@ -172,6 +174,7 @@ class Row(Kept):
     loss_percent: Number
     train_seconds: Number
     folder: str
+    weights_of: str = ""
     note: str = ""
     weights: tuple[WeightLine, ...] = ()
     curves: tuple[CurvePoint, ...] = ()
@@ -194,7 +197,6 @@ class ExperimentRun(Kept):
         recipe: every setting, also those that were left to their defaults, but description, corpus and seed: the
             protocol has the text's checksum and the seed.
         dense: the same of the dense row whose model it started from or learnt from; None where it needed none.
-        trained: the run whose trained weights these are, stored otherwise; None for its own.
     """
 
     experiment: str
@@ -204,7 +206,6 @@ class ExperimentRun(Kept):
     epochs: Count
     recipe: dict[str, Any]
     dense: dict[str, Any] | None = None
-    trained: str | None = None
 
 
 class Report(Kept):

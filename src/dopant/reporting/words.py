@@ -143,8 +143,8 @@ def differing(protocol: Protocol) -> str:
 
 
 def trainings(report: Report) -> str:
-    """``once``; ``22 times``: every seed of every row."""
-    times = sum(len(row.seeds) or 1 for row in report.rows)
+    """``once``; ``22 times``: every seed of every row that has weights of its own."""
+    times = sum(len(row.seeds) or 1 for row in report.rows if not row.weights_of)
     return "once" if times == 1 else f"{times} times"
 
 
