@@ -190,7 +190,9 @@ def test_compress_makes_a_trained_model_small(trained: Path, corpus: Path, tmp_p
     told = [line.split("  ") for line in stored.stdout.splitlines()]
     assert [cell.strip() for cell in told[3] if cell.strip()][1:3] == ["int4, rice", "int8, gaps"]
     assert "the same" in stored.stdout.splitlines()[2]
-    assert stored.stderr.endswith(f"what rounding costs: dopant evaluate {tmp_path / 'larger'}\n")
+    assert stored.stderr == f"wrote {tmp_path / 'larger'}\n"  # nothing is rounded
+    back = dopant("store", tmp_path / "larger", "--values", "int4", "--out", tmp_path / "back")
+    assert back.stderr.endswith(f"what rounding costs: dopant evaluate {tmp_path / 'back'}\n")
     assert "int8, gaps" in dopant("inspect", tmp_path / "larger").stdout
     assert "choose another place" in dopant(*again).stderr
     data = json.loads(dopant(*again, "--force", "--json", "-q").stdout)["weights"][1]

@@ -100,6 +100,19 @@ def test_entries_are_quantised_by_their_row() -> None:
     assert torch.equal(dequantise_entries(codes, rows, scales), expected)
 
 
+@pytest.mark.parametrize("grid", [INT8, INT4])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3), (2, 3, 0), (70_000, 3), (2, 70_000)])
+def test_shapes_of_all_kinds(shape: tuple[int, ...], grid: Grid) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    codes, scales = quantise_rows(matrix, grid=grid)
+    assert (codes.shape, scales.shape) == (matrix.shape, matrix.shape[:-1])
+    for row in (0, -1):
+        if matrix.numel():
+            alone = quantise_rows(matrix[row : row + 1 or None], grid=grid)
+            assert torch.equal(alone[0][0], codes[row])
+            assert torch.equal(alone[1][0], scales[row])
+
+
 def test_nothing_to_quantise() -> None:
     codes, scales = quantise_entries(torch.zeros(0), torch.zeros(0, dtype=torch.int64), 4)
     assert codes.shape == (0,)

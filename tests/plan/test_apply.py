@@ -13,6 +13,7 @@ from dopant.errors import PlanError
 from dopant.layers import convert, slots
 from dopant.models import LanguageModel, LanguageModelConfig
 from dopant.plan import METHODS, apply_plan, make_plan
+from dopant.plan.table import plan_table
 from dopant.structures import Dense, Doped, LowRank, LowRankWeight
 
 
@@ -142,6 +143,8 @@ def test_weights_that_a_plan_leaves_alone_may_be_written_in_another_type() -> No
     assert model.lstm.weight_l0.storage == Storage("int4", "rice")
     decoder = plan.weights[-1]
     assert (decoder.method, decoder.cost) == (None, model.decoder.weight.cost(Storage("int8")))
+    assert "stored as int4 values, rice indices, all else int8; target" in plan_table(plan)
+    assert plan.to_dict()["storage"] == {"values": "int4", "indices": "rice", "others": "int8"}
     assert make_plan(model, method="dense", others="int8").storages() == {
         slot.name: FLOAT32 if "lstm" in slot.name else slot.weight.storage for slot in slots(model)
     }

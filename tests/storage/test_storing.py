@@ -29,16 +29,20 @@ def test_it_is_the_folder_that_the_same_storage_saves(
     told: dict[str, Any] = {"tokenizer": Tokenizer(), "recipe": "seed: 1\n", "extra": {"method": "x"}}
     save(tmp_path / "m", language_model, storage=storage, **told)
     kept = load_model(tmp_path / "m").model
+    weights = {weight.name: weight for weight in inspect(tmp_path / "m").weights}
     for values in ("float32", storage.values):
         for indices in ("gaps", "rice"):
             other = Storage(values, indices)  # type: ignore[arg-type]
+            if other == storage:
+                continue
             changes = store(tmp_path / "m", tmp_path / "new", values=values, indices=indices, force=True)  # type: ignore[arg-type]
-            save(tmp_path / "same", kept, storage=other, **told, force=True)
+            kinds = {name: Storage(values, indices if w.positions else storage.indices) for name, w in weights.items()}  # type: ignore[arg-type]
+            save(tmp_path / "same", kept, storage=kinds, **told, force=True)
             for file in ("config.json", "model.safetensors", "tokenizer.json", "recipe.yaml"):
                 assert (tmp_path / "new" / file).read_bytes() == (tmp_path / "same" / file).read_bytes()
             found = {weight.name: weight for weight in inspect(tmp_path / "new").weights}
             assert [(c.name, c.bytes_after, c.after, c.positions) for c in changes] == [
-                (name, weight.stored_bytes, other, weight.positions) for name, weight in found.items()
+                (name, weight.stored_bytes, kinds[name], weight.positions) for name, weight in found.items()
             ]
             assert [(c.bytes_before, c.before) for c in changes] == [
                 (weight.stored_bytes, storage) for weight in inspect(tmp_path / "m").weights
@@ -60,12 +64,12 @@ def test_dense_weights_stay_unless_they_are_named(tmp_path: Path) -> None:
     store(tmp_path / "m", tmp_path / "a", values="int4", indices="rice")
     kept = {weight.name: weight.storage for weight in inspect(tmp_path / "a").weights}
     changed = Storage("int4", "rice")
-    assert kept == {name: changed if "lstm" in name else Storage() for name in kept}
+    assert list(kept.values()) == [Storage(), changed, Storage("int4"), Storage()]
     before, after = load_model(tmp_path / "m").model, load_model(tmp_path / "a").model
     assert torch.equal(before.decoder.weight.to_dense(), after.decoder.weight.to_dense())
     store(tmp_path / "a", tmp_path / "b", values="float16", weights=["decoder.weight", "re:.*_l1"])
     kept = {weight.name: weight.storage for weight in inspect(tmp_path / "b").weights}
-    assert list(kept.values()) == [Storage(), changed, Storage("float16", "rice"), Storage("float16")]
+    assert list(kept.values()) == [Storage(), changed, Storage("float16"), Storage("float16")]
 
 
 def test_a_module_whose_code_is_not_here(tmp_path: Path) -> None:
@@ -88,6 +92,13 @@ def test_a_module_whose_code_is_not_here(tmp_path: Path) -> None:
     [
         ({}, InputError, "nothing is to be stored otherwise"),
         ({"values": "int2"}, InputError, "'int2' is not known"),
+        (
+            {"values": "int8", "indices": "gaps"},
+            InputError,
+            r"nothing would change: .*m keeps lstm.weight_l0, .* so",
+        ),
+        ({"indices": "rice", "weights": ["decoder.weight"]}, InputError, "nothing would change"),
+        ({"values": "int4", "weights": []}, InputError, "keeps no weight so already"),
         ({"indices": "csr"}, InputError, "'csr' is not known"),
         ({"values": "int4", "weights": ["lstm"]}, PlanError, "matches no weight"),
         ({"values": "int4", "out": "taken"}, InputError, "exists already"),
@@ -136,3 +147,9 @@ def test_a_dense_matrix_by_name(tmp_path: Path) -> None:
     save(tmp_path / "m", nn.Sequential(Linear(9, 5, weight=Dense().new((5, 9)))))
     (change,) = store(tmp_path / "m", tmp_path / "new", values="int4", weights=["re:.*"])
     assert (change.bytes_before, change.bytes_after) == (4 * 45, 5 * 5 + 2 * 5)
+
+
+def test_what_is_too_small_for_its_scales_is_told(tmp_path: Path) -> None:
+    save(tmp_path / "m", nn.Sequential(Linear(9, 5, weight=Dense().fit(1e-9 * torch.randn(5, 9)))))
+    with pytest.warns(UserWarning, match="so small that of 7 levels of int4 it uses 0"):
+        store(tmp_path / "m", tmp_path / "new", values="int4", weights=["re:.*"])

@@ -67,7 +67,8 @@ def results(
 
     Every run leaves a record ROW-seedK.json as it ends; at the end, all records become one table, and those of a sweep
     a picture. What is interrupted goes on when the same command is given again. A dense model that is needed, because
-    rows start from it or learn from it, is trained first where it is not there.
+    rows start from it or learn from it, is trained first where it is not there. A row that differs from another in
+    its storage alone takes that row's weights, where they are there, and trains nothing.
     """
     from dopant.recipes.pipeline import results as run
 

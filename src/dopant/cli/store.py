@@ -15,11 +15,12 @@ from dopant.cli.output import say, show, show_json, width
 
 if TYPE_CHECKING:
     from dopant.cost import Storage
-    from dopant.storage import Restored
+    from dopant.storage import Rewritten
 
 EXAMPLE = "dopant store runs/small --values int4 --weight 're:.*' --out runs/smaller"
 HEADINGS = ("weight", "was stored as", "is stored as", "bytes before", "bytes now")
 _KEPT = "[default: as they are]"
+_FINER = VALUES.split("|")  # before what rounds more
 
 
 @guarded
@@ -59,10 +60,11 @@ def store(
         show(
             "\n".join(text_table(HEADINGS, [*map(_row, changes), _total(changes)], numbers=2, width=width(sys.stdout)))
         )
-    say(f"wrote {out}; what rounding costs: dopant evaluate {out}", quiet=quiet)
+    rounded = any(_FINER.index(change.after.values) > _FINER.index(change.before.values) for change in changes)
+    say(f"wrote {out}" + f"; what rounding costs: dopant evaluate {out}" * rounded, quiet=quiet)
 
 
-def _row(change: Restored) -> list[str]:
+def _row(change: Rewritten) -> list[str]:
     def told(storage: Storage) -> str:
         return f"{storage.values}, {storage.indices}" if change.positions else storage.values
 
@@ -71,6 +73,6 @@ def _row(change: Restored) -> list[str]:
     return [change.name, before, now, f"{change.bytes_before:,}", f"{change.bytes_after:,}"]
 
 
-def _total(changes: tuple[Restored, ...]) -> list[str]:
+def _total(changes: tuple[Rewritten, ...]) -> list[str]:
     before, after = sum(change.bytes_before for change in changes), sum(change.bytes_after for change in changes)
     return ["all weights", "", "", f"{before:,}", f"{after:,}"]

@@ -23,6 +23,8 @@ class Grid:
     clips: tuple[float, ...] = (1.0,)
 
 
+_BLOCK = 1 << 16  # numbers at a time: what is tried on them stays in the cache
+
 INT8 = Grid(127)
 INT4 = Grid(7, tuple(1.0 - step / 32 for step in range(17)))
 """With so few levels it pays to cut the largest off: below half of it never, by trial."""
@@ -35,8 +37,17 @@ def quantise_rows(matrix: Tensor, scale_type: torch.dtype = torch.float16, grid:
         ValueError: a value that is not finite, or too large for its scale to fit a float16 (127 · 65504 with INT8).
     """
     matrix = matrix.detach().float()
-    largest = matrix.abs().amax(-1) if matrix.shape[-1] else matrix.new_zeros(matrix.shape[:-1])
-    return _best(matrix, largest, scale_type, grid, lambda of_rows: of_rows.unsqueeze(-1), lambda x: x.sum(-1))
+    rows = matrix.flatten(0, -2)
+    levels, scales = torch.empty_like(rows, dtype=torch.int8), rows.new_empty(len(rows), dtype=scale_type)
+    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    for first in range(0, len(rows), step):
+        part = slice(first, first + step)
+        block = rows[part]
+        largest = block.abs().amax(-1) if block.shape[1] else block.new_zeros(len(block))
+        levels[part], scales[part] = _best(
+            block, largest, scale_type, grid, lambda of_rows: of_rows.unsqueeze(-1), lambda x: x.sum(-1)
+        )
+    return levels.view(matrix.shape), scales.view(matrix.shape[:-1])
 
 
 def dequantise_rows(values: Tensor, scales: Tensor) -> Tensor:
@@ -83,26 +94,21 @@ def _best(
         summed: adds up by rows what each value has.
     """
 
-    def rounded(clip: float) -> tuple[Tensor, Tensor]:
-        scales = _scales(largest * clip, scale_type, grid.last)
-        return _divide(values, spread(scales), grid.last), scales
+    scales = _scales(largest * grid.clips[0], scale_type, grid.last)
+    if len(grid.clips) > 1:
 
-    def error(levels: Tensor, scales: Tensor) -> Tensor:
-        return summed((levels * spread(scales.float()) - values).square_())
+        def error(scales: Tensor) -> Tensor:
+            of_values = spread(scales.float())
+            return summed((_divide(values, of_values, grid.last) * of_values - values).square_())
 
-    levels, scales = rounded(grid.clips[0])
-    if len(grid.clips) == 1:
-        return levels, scales
-    least = error(levels, scales)
-    for clip in grid.clips[1:]:
-        if not least.any():
-            break
-        found, others = rounded(clip)
-        left = error(found, others)
-        better = left < least
-        levels = torch.where(spread(better), found, levels)
-        scales, least = torch.where(better, others, scales), torch.where(better, left, least)
-    return levels, scales
+        least = error(scales)
+        for clip in grid.clips[1:]:
+            if not least.any():
+                break
+            others = _scales(largest * clip, scale_type, grid.last)
+            left = error(others)
+            scales, least = torch.where(left < least, others, scales), torch.minimum(left, least)
+    return _divide(values, spread(scales.float()), grid.last).to(torch.int8), scales
 
 
 def _scales(largest: Tensor, scale_type: torch.dtype, last: int) -> Tensor:
@@ -120,5 +126,5 @@ def _scales(largest: Tensor, scale_type: torch.dtype, last: int) -> Tensor:
 
 
 def _divide(values: Tensor, scales: Tensor, last: int) -> Tensor:
-    divisor = torch.where(scales > 0, scales, torch.ones_like(scales)).float()
-    return (values / divisor).round_().clamp_(-last, last).to(torch.int8)
+    """The nearest levels, as floats; of scale 0 all are 0."""
+    return (values / torch.where(scales > 0, scales, torch.inf)).round_().clamp_(-last, last)

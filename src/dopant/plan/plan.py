@@ -133,7 +133,8 @@ class Plan:
     Args:
         method: the method of all weights that no rule gives another.
         target: None where nothing is to be made smaller (`dense`) or the structures were given without one.
-        storage: how the numbers of the weights it decides about are written; those left alone keep theirs.
+        storage: how the numbers of the weights it decides about are written.
+        others: in which type those of the weights left alone are written; None for as before.
         weights: every structured weight of the model, those left alone too.
         matches: (pattern, how many weights it decided).
         rest: what else the model holds, which no plan changes; None where it was made of places.
@@ -145,6 +146,12 @@ class Plan:
     weights: tuple[PlannedWeight, ...]
     matches: tuple[tuple[str, int], ...] = ()
     rest: Rest | None = field(default=None, compare=False)
+    others: Values | None = None
+
+    @property
+    def stored_as(self) -> str:
+        """How numbers are written, in words."""
+        return str(self.storage) + (f", all else {self.others}" if self.others is not None else "")
 
     def storages(self) -> dict[str, Storage]:
         """How each weight is written, by its name."""
@@ -173,7 +180,7 @@ class Plan:
         return {
             "method": self.method,
             "target": None if self.target is None else asdict(self.target),
-            "storage": asdict(self.storage),
+            "storage": asdict(self.storage) | ({} if self.others is None else {"others": self.others}),
             "weights": [
                 {
                     "name": weight.name,
@@ -286,7 +293,7 @@ def make_plan(
         written = storage if name is not None else replace(place.storage, values=others or place.storage.values)
         cost = kept.cost(place.shape, written)
         weights.append(PlannedWeight(place.name, place.shape, place.gates, name, kept, cost, written))
-    return Plan(method, target, storage, tuple(weights), matches.counts, rest)
+    return Plan(method, target, storage, tuple(weights), matches.counts, rest, others)
 
 
 def _rest(model: nn.Module) -> Rest:

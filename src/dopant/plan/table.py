@@ -35,7 +35,7 @@ def totals(plan: Plan) -> list[str]:
         lines += _sums("all", plan.total())
     if plan.rest is not None and plan.rest.tensors:
         lines.append(_rest(plan.rest, plan.whole()))
-    lines.append(f"stored as {plan.storage}; target: {plan.target or 'none'}{_unused(plan)}")
+    lines.append(f"stored as {plan.stored_as}; target: {plan.target or 'none'}{_unused(plan)}")
     lines += _poor_products(plan)
     lines += [f"pattern {pattern!r}: {count} weight{'s' * (count != 1)}" for pattern, count in plan.matches]
     return lines

@@ -80,7 +80,7 @@ def make_protocol(recipe: Recipe, setting: Setting, record: Record, *, resumed: 
         target=wanted,
         count=recipe.count if target is None or target.bytes is None else "bytes",
         scope=recipe.scope,
-        storage=str(plan.storage),
+        storage=plan.stored_as,
         resumed=resumed,
     )
 

@@ -45,7 +45,7 @@ class Protocol(Record):
         target: "25x", "1200000 bytes", or "none".
         count: "parameters" or "bytes"; what the target counts.
         scope: "lstm", "model" or "re:PATTERN"; of which weights.
-        storage: how numbers are stored, as `str(Storage)`.
+        storage: how numbers are stored, in words.
         resumed: the run was interrupted and gone on with; `time` and `seconds` are then those of its last part.
         differing: of joined rows, the fields above and of the record that are not the same for all.
     """

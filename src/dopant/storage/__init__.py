@@ -3,12 +3,12 @@
 from dopant.storage.folder import LoadedModel, from_pretrained, load_model, save, save_pretrained
 from dopant.storage.inspect import Inspection, StoredTensor, StoredWeight, inspect
 from dopant.storage.pack import layout, pack, unpack
-from dopant.storage.storing import Restored, store
+from dopant.storage.storing import Rewritten, store
 
 __all__ = [
     "Inspection",
     "LoadedModel",
-    "Restored",
+    "Rewritten",
     "StoredTensor",
     "StoredWeight",
     "from_pretrained",

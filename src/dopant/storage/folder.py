@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -17,8 +16,6 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Storage
 from dopant.errors import FileError, InputError, KindError, did_you_mean
 from dopant.models.language_model import LanguageModel, LanguageModelConfig
-from dopant.ops.nibbles import decode_nibbles
-from dopant.ops.quantise import INT4, INT8
 from dopant.storage.config import (
     CONFIG,
     FILES,
@@ -32,7 +29,7 @@ from dopant.storage.config import (
 )
 from dopant.storage.contents import Contents, contents
 from dopant.storage.fill import converted, fill, plain_layout
-from dopant.storage.pack import SCALE, pack
+from dopant.storage.pack import pack
 from dopant.storage.read import Headers, naming, read_numbers, read_optional, read_whole, unpack_weights
 from dopant.storage.strict_json import parse
 from dopant.storage.write import write_folder
@@ -100,9 +97,8 @@ def save(
         raise InputError("the model holds no structured weight; make one with dopant.convert(model)")
     storages = _storages(storage, parts)
     tensors = _tensors(model, parts, storages)
-    _warn_of_small(tensors)
     texts = {TOKENIZER: None if tokenizer is None else _json(tokenizer.to_json()), RECIPE: recipe}
-    others = {name: _encode(name, text) for name, text in texts.items() if text is not None}
+    files = {name: _encode(name, text) for name, text in texts.items() if text is not None}
     language = isinstance(model, LanguageModel)
     config = FolderConfig(
         kind=LANGUAGE_MODEL if language else MODULE,
@@ -114,7 +110,7 @@ def save(
         tied=parts.tied,
         extra=dict(extra or {}),
     )
-    write_folder(folder, config, tensors, others, force=force)
+    write_folder(folder, config, tensors, files, force=force)
     return folder
 
 
@@ -228,22 +224,6 @@ def _storages(storage: Storage | Mapping[str, Storage] | None, parts: Contents) 
             way_out = did_you_mean(name, names, f"there are {', '.join(names)[:300]}")
             raise InputError(f"the model has no weight {name!r} to store; {way_out}")
     return {name: storage.get(name, FLOAT32) for name in names}
-
-
-def _warn_of_small(tensors: Mapping[str, Tensor]) -> None:
-    """Tell of whole numbers below what float16 scales reach; no error, for to some models such a matrix is noise."""
-    for name, scales in tensors.items():
-        numbers = tensors.get(name.removesuffix(SCALE))
-        if not name.endswith(SCALE) or numbers is None or not numbers.numel():
-            continue
-        if numbers.dtype == torch.uint8:
-            kind, last, levels = "int4", INT4.last, decode_nibbles(numbers, 2 * numbers.shape[-1])
-        else:
-            kind, last, levels = "int8", INT8.last, numbers
-        largest = int(levels.abs().max())
-        if 2 * largest < last and scales.max() > 0.0:  # else a row of the largest scale has the last level, or nearly
-            what = f"{name.removesuffix(SCALE)} is so small that of {last} levels of {kind} it uses {largest}"
-            warnings.warn(f"{what}; scales are float16: store its weight as float32 if it matters", stacklevel=3)
 
 
 def _tensors(model: nn.Module, parts: Contents, storages: Mapping[str, Storage]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from dopant.structures import Dense, StructuredWeight
 
 
 @dataclass(frozen=True)
-class Restored:
+class Rewritten:
     """How a weight was kept and how it is now, with the bytes of its tensors; and whether it keeps any positions."""
 
     name: str
@@ -42,7 +42,7 @@ def store(
     indices: Indices | None = None,
     weights: Sequence[str] | None = None,
     force: bool = False,
-) -> tuple[Restored, ...]:
+) -> tuple[Rewritten, ...]:
     """Write a copy of a model folder whose weights are kept in another type of values or code of positions.
 
     All else is copied as it is: other weights and tensors to the byte, the tokenizer, and the recipe, which goes on
@@ -59,8 +59,8 @@ def store(
         every weight of the folder in its order, also those that stay as they were.
 
     Raises:
-        InputError: nothing is to be changed, or a type or code that is not known; a place that is taken; numbers that
-            the type cannot hold.
+        InputError: nothing would change; a type or code that is not known; a place that is taken; numbers that the type
+            cannot hold.
         PlanError: (of `weights`) a pattern that means no weight.
         FileError: (or a subclass) no model folder, a damaged one, or `out` cannot be written.
     """
@@ -70,33 +70,36 @@ def store(
     Storage(**wanted)  # type: ignore[arg-type]
     place = Path(out)
     check_place(place, force=force)
-    config, tensors, others, changes = read_whole(folder, partial(_restored, folder, wanted, weights))
-    write_folder(place, config, tensors, others, force=force)
+    config, tensors, files, changes = read_whole(folder, partial(_rewritten, folder, wanted, weights))
+    write_folder(place, config, tensors, files, force=force)
     return changes
 
 
-def _restored(
+def _rewritten(
     folder: str | Path, wanted: dict[str, Any], weights: Sequence[str] | None, headers: Headers
-) -> tuple[FolderConfig, dict[str, Tensor], dict[str, bytes], tuple[Restored, ...]]:
+) -> tuple[FolderConfig, dict[str, Tensor], dict[str, bytes], tuple[Rewritten, ...]]:
     entries = headers.config.weights
     with naming(folder):
         headers.check_weights()
         tensors = read_numbers(headers)
-        others = {name: found for name in (TOKENIZER, RECIPE) if (found := read_optional(headers, name)) is not None}
+        files = {name: found for name in (TOKENIZER, RECIPE) if (found := read_optional(headers, name)) is not None}
         chosen = _chosen(headers.config, weights)
         changes = []
         for name, entry in entries.items():
-            after = dataclasses.replace(entry.storage, **wanted) if name in chosen else entry.storage
             keys = [f"{name}.{key}" for key in layout(entry.structure, entry.shape, entry.storage)]
+            positions = any(key.endswith(POSITIONS) for key in keys)
+            told = {key: value for key, value in wanted.items() if positions or key != "indices"}
+            after = dataclasses.replace(entry.storage, **told) if name in chosen else entry.storage
             bytes_before = bytes_after = _bytes(tensors[key] for key in keys)
             if after != entry.storage:
                 packed = _packed(name, unpack_weight(name, entry, tensors), after)
                 bytes_after = _bytes(packed.values())
                 tensors |= packed
-            positions = any(key.endswith(POSITIONS) for key in keys)
-            changes.append(Restored(name, positions, entry.storage, after, bytes_before, bytes_after))
+            changes.append(Rewritten(name, positions, entry.storage, after, bytes_before, bytes_after))
+    if all(change.after == change.before for change in changes):
+        raise InputError(f"nothing would change: {folder} keeps {', '.join(chosen) or 'no weight'} so already")
     kept = {change.name: dataclasses.replace(entries[change.name], storage=change.after) for change in changes}
-    return dataclasses.replace(headers.config, weights=kept), tensors, others, tuple(changes)
+    return dataclasses.replace(headers.config, weights=kept), tensors, files, tuple(changes)
 
 
 def _chosen(config: FolderConfig, weights: Sequence[str] | None) -> Collection[str]:
