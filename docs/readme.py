@@ -45,13 +45,14 @@ def some_rows(report: Report, names: Sequence[str]) -> Report:
 
 
 def curves_table(report: Report) -> str:
-    """Perplexity of the training text in the last epoch, dropout acting, and of both texts at the end of each row."""
-    columns = {"training text, dropout acting": [row.curves[-1].train_perplexity for row in report.rows]}
-    if any(row.perplexity_train is not None for row in report.rows):  # records of before that was measured have none
-        columns["training text"] = [row.perplexity_train for row in report.rows]
-    columns["validation text"] = [row.curves[-1].valid_perplexity for row in report.rows]
+    """Perplexity of the training text in the last epoch, dropout acting, and of both texts at the end of each row that trained."""
+    rows = [row for row in report.rows if row.curves]
+    columns = {"training text, dropout acting": [row.curves[-1].train_perplexity for row in rows]}
+    if any(row.perplexity_train is not None for row in rows):  # records of before that was measured have none
+        columns["training text"] = [row.perplexity_train for row in rows]
+    columns["validation text"] = [row.curves[-1].valid_perplexity for row in rows]
     lines = [f"| row | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
-    for row, *found in zip(report.rows, *columns.values(), strict=True):
+    for row, *found in zip(rows, *columns.values(), strict=True):
         lines.append(f"| {row.label} | {' | '.join(map(perplexity, found))} |")
     return "\n".join(lines)
 
