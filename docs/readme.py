@@ -45,7 +45,7 @@ def some_rows(report: Report, names: Sequence[str]) -> Report:
 
 
 def curves_table(report: Report) -> str:
-    """Perplexity of the training text in the last epoch, dropout acting, and of both texts at the end of each row that trained."""
+    """Of rows that trained: perplexity of the training text in the last epoch, dropout acting, of both at the end."""
     rows = [row for row in report.rows if row.curves]
     columns = {"training text, dropout acting": [row.curves[-1].train_perplexity for row in rows]}
     if any(row.perplexity_train is not None for row in rows):  # records of before that was measured have none
