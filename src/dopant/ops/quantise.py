@@ -93,7 +93,6 @@ def _best(
         spread: gives each value what its row has.
         summed: adds up by rows what each value has.
     """
-
     scales = _scales(largest * grid.clips[0], scale_type, grid.last)
     if len(grid.clips) > 1:
 

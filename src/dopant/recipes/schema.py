@@ -115,7 +115,8 @@ class StorageSettings(Section):
 
     Args:
         values, indices: of the weights that are compressed.
-        others: values of all other structured weights, such as a dense embedding; null for as they are.
+        others: values of all other structured weights, such as a dense embedding; null for as they are. A dense row,
+            beside which nothing is compressed, is float32 in any case.
     """
 
     values: Values = "int4"
