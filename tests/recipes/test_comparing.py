@@ -273,6 +273,31 @@ def test_a_recovery_is_averaged_unless_its_file_says_how_the_rate_falls(
     assert (how.decay, how.average_from, how.sparsify.end) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "more", "expected"),
+    [
+        ("method: doped-kronecker", [], (0.2, "global")),
+        ("method: lmf", [], (0.2, "global")),
+        ("method: doped-kronecker", ["model.dropout=0.3", "training.sparsify.allocation=each"], (0.3, "each")),
+        ("method: doped-kronecker\nmodel: {dropout: 0.1}\ntraining: {decay: 0.7}", [], (0.1, "global")),
+        ("method: doped-kronecker\ntraining: {sparsify: {begin: 0.1}}", [], (0.2, "each")),
+        ("method: pruning\nstructure: {per_bank: 4}", [], (0.2, "each")),
+        ("method: doped-kronecker", ["structure.per_bank=4"], (0.2, "each")),
+        ("method: dense", [], (0.4, "global")),  # as a control: it has as many weights as before
+    ],
+)
+def test_a_recovery_has_half_of_the_dropout_and_prunes_globally_unless_told_otherwise(
+    text: str, more: list[str], expected: tuple[float, str], dense_folder: Path, tmp_path: Path
+) -> None:
+    trained, own = tmp_path / "dense", tmp_path / "own.yaml"
+    trained.mkdir()
+    before = (dense_folder / "recipe.yaml").read_text()
+    (trained / "recipe.yaml").write_text(re.sub(r"dropout: \S+", "dropout: 0.4", before, count=1))
+    own.write_text(f"{text}\n")
+    recipe = recovery_recipe(str(own), trained, more)
+    assert (recipe.model.dropout, recipe.training.sparsify.allocation) == expected
+
+
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Recipe]]:
     """The recipes of a comparison, of which nothing is made."""

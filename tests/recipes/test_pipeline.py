@@ -116,7 +116,7 @@ def test_compress_fits_recovers_and_compares(corpus: Corpus, dense_run: tuple[Pa
     expected = 100 * (row.perplexity_test / dense.rows[0].perplexity_test - 1)
     assert row.loss_percent == pytest.approx(expected, abs=1e-4)
     assert abs(row.loss_percent) < 15
-    assert row.label == "Magnitude pruning, averaged, fit to dense, distilled 0.5"
+    assert row.label == "Magnitude pruning, averaged, pruned globally, fit to dense, distilled 0.5"
     assert report.protocol.start == "dense"
     assert report.protocol.distillation == Distillation(weight=0.5, temperature=1.0)
     assert dense.protocol.distillation is None

@@ -80,8 +80,8 @@ def compress(
     """Make a trained model small, and recover.
 
     The structures are fitted to the trained weights, then trained on for as many epochs as the dense model was. The
-    learning rate is held, and the mean of the weights over the second half is kept; a recipe's file that says
-    otherwise is followed.
+    learning rate is held, the mean of the weights over the second half is kept, the largest non-zeros of all matrices
+    stay, and dropout is half of the dense model's; a recipe's file or --set that says otherwise is followed.
     """
     from dopant.recipes.pipeline import compress as run
     from dopant.training.memory import keep_freed_memory

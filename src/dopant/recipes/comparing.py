@@ -40,6 +40,8 @@ _HELD = {"decay": 1.0, "average_from": 0.5, "sparsify.end": 0.4}
 """The rest, see docs/decisions/0015-averaging.md: the rate is held, and weights are averaged once pruning is over.
 Where a recipe's file says something of the rate or the mean, the rate falls as the dense model's, but for that."""
 
+_DROPOUT = 0.5  # of the dense model's: what has fewer weights overfits less
+
 
 def compare(
     corpus: str | Path | Corpus | None = None,
@@ -240,21 +242,25 @@ def _usual_size(sources: Iterable[str]) -> str:
 def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override]) -> Recipe:
     """A recipe made to start from a trained dense model: of its sizes and vocabulary, trained on for as long.
 
-    The rate is held, and the weights of the second half are averaged. A recipe's file that says how to train, or which
-    dropout to have, is followed.
+    The rate is held, the weights of the second half are averaged, the largest non-zeros of all matrices stay, and there
+    is half of the dropout. A recipe's file that says how to train, or which dropout to have, is followed.
     """
     if not dense.is_dir():
         raise InputError(f"there is no model folder at {dense}; name the folder of a trained dense model")
     trained = dense / "recipe.yaml"
     if not trained.exists():
         raise InputError(f"{dense} has no recipe.yaml, so nothing says how it was trained; compress a model of `train`")
-    before = read_recipe(trained)
+    before, asked = read_recipe(trained), read_recipe(name, overrides)
     model = before.model.model_dump(exclude={"joint"}, exclude_none=True)
     own = {key for key in written_keys(name) if key.startswith("training.") or key == "model.dropout"}
-    held = Path(name).stem != "dense" and own.isdisjoint(f"training.{key}" for key in (*_FALL, "average_from"))
+    held = asked.method != "dense" and own.isdisjoint(f"training.{key}" for key in (*_FALL, "average_from"))
     training = before.training.model_dump(include={*_RECOVERY, *(() if held else _FALL)}) | (_HELD if held else {})
+    if asked.method != "dense":
+        model["dropout"] *= _DROPOUT
+    if not asked.in_banks:  # a bank has as many as were planned for it
+        training["sparsify.allocation"] = "global"
     if "training.sparsify" in own:  # of a ramp that a file describes, no part is ours
-        own.add("training.sparsify.end")
+        own |= {"training.sparsify.end", "training.sparsify.allocation"}
     theirs = {f"model.{key}": value for key, value in model.items()}
     theirs |= {f"training.{key}": value for key, value in training.items()}
     theirs |= {f"tokenizer.{key}": value for key, value in before.tokenizer.model_dump().items()}

@@ -143,6 +143,8 @@ def compress(
 ) -> Report:
     """Make a trained dense model small: fit, then recover by training on, and compare with what it was.
 
+    How it recovers: docs/decisions/0015-averaging.md, where the recipe and `overrides` do not say.
+
     Args:
         model: folder of a trained dense model.
         corpus: None for the one that it was trained on.

@@ -208,8 +208,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _banks_are_planned(self) -> Recipe:
-        given = [self.structure, *(rule.structure for rule in self.targets or ())]
-        if self.training.sparsify.allocation == "global" and any(_spreads(one) for one in given):
+        if self.training.sparsify.allocation == "global" and self.in_banks:
             raise ValueError(
                 "structure.per_bank spreads as many non-zeros as were planned, and training.sparsify.allocation is "
                 "global; give one of them"
@@ -228,6 +227,11 @@ class Recipe(Section):
     def prunes(self) -> bool:
         """Whether its method has non-zeros that are pruned in training: an overlay, or a pruned matrix."""
         return self.method == "pruning" or self.method.startswith("doped-")
+
+    @property
+    def in_banks(self) -> bool:
+        """Whether any of its structures has as many non-zeros in each bank as were planned."""
+        return any(map(_spreads, [self.structure, *(rule.structure for rule in self.targets or ())]))
 
     @property
     def needs_dense(self) -> bool:
