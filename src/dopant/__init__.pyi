@@ -57,3 +57,4 @@ from .structures.kronecker import Kronecker as Kronecker
 from .structures.low_rank import LowRank as LowRank
 from .structures.sparse import Sparse as Sparse
 from .structures.stacked import Stacked as Stacked
+from .training.recovery import Recovery as Recovery

@@ -31,12 +31,13 @@ from dopant.reporting.report import Report, Row, write_report
 from dopant.storage.config import CONFIG, FILES
 from dopant.storage.folder import check_place
 from dopant.storage.replace import written_beside
+from dopant.training.settings import RECOVERY_AVERAGED, RECOVERY_PRUNED
 
 _RECOVERY = ("batch", "unroll", "clip", "epochs", "learning_rate")
 """What the training of a recovery has from that of the dense model."""
 
 _FALL = ("constant_epochs", "decay")
-_HELD = {"decay": 1.0, "average_from": 0.5, "sparsify.end": 0.4}
+_HELD = {"decay": 1.0, "average_from": RECOVERY_AVERAGED, "sparsify.end": RECOVERY_PRUNED}
 """The rest, see docs/decisions/0015-averaging.md: the rate is held, and weights are averaged once pruning is over.
 Where a recipe's file says something of the rate or the mean, the rate falls as the dense model's, but for that."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from dopant.data import Corpus, batchify
 from dopant.errors import InputError
 from dopant.evaluation import perplexity
 from dopant.layers import slots
-from dopant.models import LanguageModel
 from dopant.plan.apply import apply_plan
 from dopant.plan.plan import Plan
 from dopant.recipes.describing import describe_folder, make_protocol
@@ -33,7 +31,7 @@ from dopant.reporting.report import (
 )
 from dopant.storage.folder import save
 from dopant.training.loop import Result, Run, train
-from dopant.training.overlay import close_overlays, drop_smallest, open_overlays
+from dopant.training.overlay import close_overlays, meet_byte_target, open_overlays
 from dopant.training.processes import Processes
 
 PATH_SAMPLE_STEPS = 200  # of the validation set's columns, for perplexities with a path switched off
@@ -188,16 +186,3 @@ def _generator(seed: int) -> torch.Generator:
     """For structures' random starts. Seeded as torch's own, from which the model was drawn, it would draw the same."""
     digest = hashlib.sha256(f"{seed}/structures".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def meet_byte_target(model: LanguageModel, plan: Plan) -> None:
-    """Drop smallest overlay entries until a byte target, planned for random patterns, is met by the real ones."""
-    target = plan.target
-    if target is None or (target.bytes is None and target.count != "bytes"):
-        return
-    planned = {weight.name for weight in plan.weights if weight.method is not None}
-    chosen = [slot for slot in slots(model) if slot.name in planned]
-    allowed = target.limit(sum(math.prod(slot.weight.shape) for slot in chosen))
-    while (excess := sum(s.weight.cost(plan.storage).stored_bytes for s in chosen) - allowed) > 0:
-        if not drop_smallest([slot.weight for slot in chosen], max(1, excess // 8)):
-            return  # nothing sparse to give; the plan itself was over, and said so

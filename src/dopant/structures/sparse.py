@@ -195,7 +195,9 @@ class MaskedWeight(StructuredWeight):
         """The stored form: exactly the entries under the mask, zero or not."""
         positions = self.mask.reshape(-1).nonzero().squeeze(1)
         values = self.matrix.detach().reshape(-1)[positions].clone()
-        return SparseWeight(self.shape, values, positions, self.per_bank)
+        made = SparseWeight(self.shape, values, positions, self.per_bank)
+        made.values.requires_grad_(self.matrix.requires_grad)
+        return made
 
     @property
     def structure(self) -> Sparse:

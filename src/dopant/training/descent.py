@@ -15,11 +15,28 @@ from dopant.training.settings import TrainSettings
 _ENTRIES = (DenseWeight, SparseWeight, MaskedWeight)
 
 
-class Descent:
-    """Steps against the gradient: factors under an overlay, other factors and all the rest have their own rates.
+def by_rate(model: nn.Module, settings: TrainSettings) -> dict[float, list[nn.Parameter]]:
+    """The parameters that learn, by what their learning rate is to be multiplied by.
 
     Dense and sparse parts of any composition hold entries of W itself and learn at the full rate; all other parameters
-    of a structured weight are factors.
+    of a structured weight are factors, whose multipliers are those of `settings`.
+    """
+    multipliers: dict[int, float] = {}
+    for slot in slots(model):
+        doped = isinstance(slot.weight, DopedWeight)
+        for part in slot.weight.modules():
+            if isinstance(part, StructuredWeight) and not isinstance(part, _ENTRIES):
+                rate = settings.factor_learning_rate if doped else settings.structure_learning_rate
+                multipliers.update({id(parameter): rate for parameter in part.parameters(recurse=False)})
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(multipliers.get(id(parameter), 1.0), []).append(parameter)
+    return groups
+
+
+class Descent:
+    """Steps against the gradient: factors under an overlay, other factors and all the rest have their own rates.
 
     Args:
         model: what is to learn.
@@ -27,17 +44,7 @@ class Descent:
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
-        multipliers: dict[int, float] = {}
-        for slot in slots(model):
-            doped = isinstance(slot.weight, DopedWeight)
-            for part in slot.weight.modules():
-                if isinstance(part, StructuredWeight) and not isinstance(part, _ENTRIES):
-                    rate = settings.factor_learning_rate if doped else settings.structure_learning_rate
-                    multipliers.update({id(parameter): rate for parameter in part.parameters(recurse=False)})
-        self.groups: dict[float, list[nn.Parameter]] = {}
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                self.groups.setdefault(multipliers.get(id(parameter), 1.0), []).append(parameter)
+        self.groups = by_rate(model, settings)
 
     def clear(self) -> None:
         """Forget the gradients."""

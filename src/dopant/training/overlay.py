@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from dopant.errors import InputError
 from dopant.layers import slots
+from dopant.plan.plan import Plan
 from dopant.structures import (
     Doped,
     DopedWeight,
@@ -90,6 +92,7 @@ def _has_sparse(structure: Structure) -> bool:
 
 def _open(name: str, weight: SparseWeight, matrix: Tensor, opened: list[Overlay]) -> MaskedWeight:
     masked = MaskedWeight(matrix.detach().clone(), torch.ones_like(matrix, dtype=torch.bool), weight.per_bank)
+    masked.matrix.requires_grad_(weight.values.requires_grad)
     opened.append(Overlay(name, masked, weight.values.numel(), weight.structure.banks(weight.shape)))
     return masked
 
@@ -181,3 +184,16 @@ def drop_smallest(weights: list[StructuredWeight], count: int) -> int:
         part.values = nn.Parameter(part.values.detach()[mask])
         part.positions = part.positions[mask]
     return count
+
+
+def meet_byte_target(model: nn.Module, plan: Plan) -> None:
+    """Drop smallest overlay entries until a byte target, planned for random patterns, is met by the real ones."""
+    target = plan.target
+    if target is None or (target.bytes is None and target.count != "bytes"):
+        return
+    planned = {weight.name for weight in plan.weights if weight.method is not None}
+    chosen = [slot for slot in slots(model) if slot.name in planned]
+    allowed = target.limit(sum(math.prod(slot.weight.shape) for slot in chosen))
+    while (excess := sum(s.weight.cost(plan.storage).stored_bytes for s in chosen) - allowed) > 0:
+        if not drop_smallest([slot.weight for slot in chosen], max(1, excess // 8)):
+            return  # nothing sparse to give; the plan itself was over, and said so

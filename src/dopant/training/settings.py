@@ -6,6 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+RECOVERY_PRUNED, RECOVERY_AVERAGED = 0.4, 0.5
+"""Fractions of the steps of a recovery: from when on overlays are as sparse as planned, and weights averaged; see
+docs/decisions/0015-averaging.md."""
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
