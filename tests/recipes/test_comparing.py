@@ -256,6 +256,7 @@ def test_a_recovery_has_the_sizes_and_epochs_of_the_dense_model(dense_folder: Pa
         ("{}", (1.0, 0.5, 0.4)),
         ("{co_matrix_dropout: {rate: 0.1}}", (1.0, 0.5, 0.4)),
         ("{sparsify: {begin: 0.45}}", (1.0, 0.5, 0.5)),
+        ("{sparsify: {every: 10}}", (1.0, 0.5, 0.4)),
         ("{decay: 0.7}", (0.7, 1.0, 0.5)),
         ("{average_from: 1.0}", (0.25, 1.0, 0.5)),
         ("{constant_epochs: 3}", (0.25, 1.0, 0.5)),
@@ -280,10 +281,11 @@ def test_a_recovery_is_averaged_unless_its_file_says_how_the_rate_falls(
         ("method: lmf", [], (0.2, "global")),
         ("method: doped-kronecker", ["model.dropout=0.3", "training.sparsify.allocation=each"], (0.3, "each")),
         ("method: doped-kronecker\nmodel: {dropout: 0.1}\ntraining: {decay: 0.7}", [], (0.1, "global")),
-        ("method: doped-kronecker\ntraining: {sparsify: {begin: 0.1}}", [], (0.2, "each")),
+        ("method: doped-kronecker\ntraining: {sparsify: {every: 10, end: 0.5}}", [], (0.2, "global")),
+        ("method: doped-kronecker\ntraining: {sparsify: {allocation: each}}", [], (0.2, "each")),
         ("method: pruning\nstructure: {per_bank: 4}", [], (0.2, "each")),
         ("method: doped-kronecker", ["structure.per_bank=4"], (0.2, "each")),
-        ("method: dense", [], (0.4, "global")),  # as a control: it has as many weights as before
+        ("method: dense", [], (0.4, "each")),  # as a control: it has as many weights as before
     ],
 )
 def test_a_recovery_has_half_of_the_dropout_and_prunes_globally_unless_told_otherwise(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dopant
-from dopant.errors import InputError, PlanError, TrainingError
+from dopant.errors import InputError, PlanError, ResumeError, TrainingError
 from dopant.layers import slots
 from dopant.models import LanguageModel
 from dopant.plan import METHODS
@@ -81,7 +82,7 @@ def test_an_own_loop_does_what_ours_does(
             "decay": 1.0,
             "clip": 0.0,
             "average_from": average_from,
-            "sparsify": {"end": 0.4, "allocation": allocation},
+            "sparsify": {"end": 0.4, "every": 1, "allocation": allocation},  # (0.4 - 0.1) of 32 in tenths, rounded
         }
     )
     train(ours, settings, Run(columns, lambda model: 1.0), overlays)
@@ -116,7 +117,7 @@ def test_overlays_are_dense_at_first_and_then_sparse(make_model: Make, columns: 
     model = make_model()
     before = {slot.name: slot.weight.to_dense().detach().clone() for slot in slots(model)}
     plan = plan_of(model)
-    recovery = Recovery(model, plan, 100, begin=0.1, end=0.4)
+    recovery = Recovery(model, plan, 100)  # from a tenth of the steps to four
     for slot in slots(model):  # nothing is lost yet
         torch.testing.assert_close(slot.weight.to_dense(), before[slot.name], rtol=1e-5, atol=1e-6)
     loop = Loop(model, recovery, columns)
@@ -174,13 +175,43 @@ def test_a_recovery_goes_on_from_a_checkpoint(stopped: int, make_model: Make, co
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
 
 
-def test_another_recovery_s_state_is_refused(make_model: Make, columns: Tensor) -> None:
-    model, other = make_model(), make_model()
+def test_what_is_no_state_of_this_recovery_is_refused(make_model: Make, columns: Tensor) -> None:
+    model = make_model()
     recovery = Recovery(model, plan_of(model), 10, average_from=0.0)
     Loop(model, recovery, columns).run(10)
-    wrong = Recovery(other, plan_of(other, "lmf"), 10)
-    with pytest.raises(InputError, match=r"that of another recovery: it has a mean of .*, which is not here"):
-        wrong.load_state_dict(recovery.state_dict())
+    state = recovery.state_dict()
+
+    other = make_model()
+    longer = Recovery(other, plan_of(other), 20, average_from=0.0)
+    with pytest.raises(ResumeError, match=r"of a recovery of \{'steps': 10.*this one is of \{'steps': 20"):
+        longer.load_state_dict(state)
+    with pytest.warns(UserWarning, match="not as sparse"):
+        longer.close()
+    with pytest.raises(TrainingError, match="this recovery is closed"):
+        longer.load_state_dict(state)
+
+    other = make_model()
+    other.embedding.requires_grad_(False)
+    frozen = Recovery(other, plan_of(other), 10, average_from=0.0)
+    with pytest.raises(ResumeError, match=r"embedding\.weight\S* is not in both of one shape"):
+        frozen.load_state_dict(state)
+    with pytest.raises(ResumeError, match="freeze the same and plan the same"):
+        recovery.load_state_dict({**state, "means": {**state["means"], "lstm.bias_l0": torch.zeros(3)}})
+    for nothing in ({}, None, model.state_dict()):
+        with pytest.raises(ResumeError, match=r"no state of a recovery; load what its state_dict\(\) returned"):
+            recovery.load_state_dict(nothing)
+
+
+def test_a_state_that_was_loaded_does_not_change_with_training(make_model: Make, columns: Tensor) -> None:
+    model = make_model()
+    recovery = Recovery(model, plan_of(model), 20, average_from=0.0)
+    loop = Loop(model, recovery, columns)
+    loop.run(10)
+    state = recovery.state_dict()
+    kept = state["means"]["lstm.bias_l0"].clone()
+    recovery.load_state_dict(state)
+    loop.run(10)
+    assert torch.equal(state["means"]["lstm.bias_l0"], kept)
 
 
 def test_closed_early_it_is_as_sparse_as_planned_and_says_what_is_wrong(make_model: Make, columns: Tensor) -> None:
@@ -188,7 +219,7 @@ def test_closed_early_it_is_as_sparse_as_planned_and_says_what_is_wrong(make_mod
     plan = plan_of(model)
     recovery = Recovery(model, plan, 100)
     Loop(model, recovery, columns).run(20)
-    with pytest.warns(UserWarning, match="was to take 100 steps and is closed after 20, when overlays were not"):
+    with pytest.warns(UserWarning, match="was to take 100 steps and is closed after 20, when overlays are not as"):
         recovery.close()
     assert sum(part.values.numel() for part in sparse_parts(model)) == planned_nonzeros(plan)
     for call in (recovery.close, recovery.step):
@@ -196,12 +227,94 @@ def test_closed_early_it_is_as_sparse_as_planned_and_says_what_is_wrong(make_mod
             call()
 
 
+def test_steps_that_are_not_those_announced_are_told_of(make_model: Make, columns: Tensor) -> None:
+    model = make_model()
+    recovery = Recovery(model, plan_of(model), 50)
+    Loop(model, recovery, columns).run(22)
+    with pytest.warns(UserWarning, match="closed after 22, when there is no mean of weights yet: the last ones are"):
+        recovery.close()
+    model = make_model()
+    recovery = Recovery(model, plan_of(model), 10)
+    loop = Loop(model, recovery, columns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop.run(10)
+    with pytest.warns(UserWarning, match="was to take 10 steps, and this is one more") as told:
+        loop.run(10)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recovery.close()
+
+
+def test_nothing_goes_on_while_the_mean_is_in_place(make_model: Make, columns: Tensor) -> None:
+    model = make_model()
+    recovery = Recovery(model, plan_of(model), 10)
+    Loop(model, recovery, columns).run(10)
+    with recovery.averaged():
+        for call in (
+            recovery.step,
+            recovery.close,
+            lambda: recovery.load_state_dict({}),
+            recovery.averaged().__enter__,
+        ):
+            with pytest.raises(TrainingError, match="the model has the mean for its weights; leave"):
+                call()
+    recovery.close()
+    with pytest.raises(TrainingError, match="this recovery is closed"), recovery.averaged():
+        pass
+
+
+def test_a_model_in_a_recovery_does_not_begin_another(make_model: Make) -> None:
+    model = make_model()
+    plan = plan_of(model)
+    recovery = Recovery(model, plan, 10)
+    with pytest.raises(InputError, match=r"embedding\.weight is in a recovery already; close that first"):
+        Recovery(model, plan, 10)
+    with pytest.warns(UserWarning, match="not as sparse"):
+        recovery.close()
+    Recovery(model, plan, 10)  # trains on with the same non-zeros to choose from
+
+
+def test_in_16_bits_the_mean_is_exact() -> None:
+    model = dopant.convert(nn.Sequential(nn.Linear(8, 8))).to(torch.bfloat16)
+    recovery = Recovery(model, plan_of(model, "lmf", target="1.5x"), 10_000, average_from=0.0)
+    (left, *_) = model.parameters()
+    first = left.detach().clone()
+    for step in range(10_000):
+        with torch.no_grad():
+            left.copy_(first * (0.5 + step / 10_000))
+        recovery.step()
+    recovery.close()
+    torch.testing.assert_close(left.detach().float(), first.float(), rtol=0.01, atol=0.0)
+
+
+def test_globally_the_largest_of_all_stay_by_default(make_model: Make) -> None:
+    model = make_model()
+    plan = plan_of(model, "pruning", ignore=["decoder.weight"])
+    left = model.decoder.weight
+    recovery = Recovery(model, plan, 10, begin=0.0, end=0.0)  # at once
+    lstm, embedding = model.lstm.weight_l0, model.embedding.weight
+    assert sum(int(slot.weight.mask.sum()) for slot in slots(model) if slot.weight is not left) == sum(
+        weight.structure.nonzeros for weight in plan.weights if weight.method is not None
+    )
+    least = min(float(weight.to_dense().detach().abs()[weight.mask].min()) for weight in (lstm, embedding))
+    most = max(float(weight.matrix.detach().abs()[~weight.mask].max()) for weight in (lstm, embedding))
+    assert least >= most
+    assert model.decoder.weight is left
+    for _ in range(10):
+        recovery.step()
+    recovery.close()
+    assert model.decoder.weight is left
+
+
 def test_a_target_in_bytes_is_met_by_the_non_zeros_as_they_lie() -> None:
     """All of them at the end, behind a row of escapes that no plan reckons with."""
     model = dopant.convert(nn.Sequential(nn.Linear(64, 64)))
     plan = plan_of(model, "pruning", target="20x", count="bytes", storage=dopant.Storage("int8"))
-    recovery = Recovery(model, plan, 10)
     (slot,) = slots(model)
+    slot.weight.requires_grad_(False)
+    recovery = Recovery(model, plan, 10)
     with torch.no_grad():
         slot.weight.matrix[:32] *= 1e-6
     for _ in range(10):
@@ -209,6 +322,7 @@ def test_a_target_in_bytes_is_met_by_the_non_zeros_as_they_lie() -> None:
     recovery.close()
     assert 780 < slot.weight.cost(plan.storage).stored_bytes <= 4 * 64 * 64 // 20
     assert slot.weight.values.numel() < plan.weights[0].structure.nonzeros
+    assert not slot.weight.values.requires_grad
 
 
 def test_frozen_weights_stay_as_they_are_where_nothing_is_pruned(make_model: Make, columns: Tensor) -> None:
@@ -246,12 +360,22 @@ def test_factors_learn_at_a_rate_of_their_own(method: str, rate: float, make_mod
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"steps": 0}, "takes 1 step or more, got 0"),
+        ({"steps": 0}, "the steps of a recovery must be a whole number of 1 or more, got 0"),
+        ({"steps": 2.5}, "the steps of a recovery must be a whole number of 1 or more, got 2.5"),
+        ({"steps": "10"}, "the steps of a recovery must be a whole number of 1 or more, got '10'"),
+        ({"steps": math.nan}, "the steps of a recovery must be a whole number"),
+        ({"steps": True}, "the steps of a recovery must be a whole number"),
         ({"begin": 0.5}, "begin comes before end; got 0.5, 0.4 and 0.5"),
         ({"end": 1.5}, "fractions of all steps"),
         ({"average_from": -0.1}, "fractions of all steps"),
         ({"average_from": math.nan}, "fractions of all steps"),
+        ({"begin": None}, "fractions of all steps"),
+        ({"end": "0.4"}, "fractions of all steps"),
+        ({"allocation": "all"}, "allocation is one of each, global, got 'all'"),
+        ({"allocation": ""}, "allocation is one of each, global, got ''"),
         ({"structure": {"per_bank": 4}, "allocation": "global"}, "non-zeros in banks, as many in each as were planned"),
+        ({"model": None}, "the model of a recovery is a torch module, got NoneType"),
+        ({"plan": {}}, "the plan of a recovery is what make_plan returns, got dict"),
     ],
 )
 def test_what_cannot_be_done_is_refused_and_changes_nothing(
@@ -260,10 +384,28 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(
     model = make_model()
     weights = [slot.weight for slot in slots(model)]
     plan = plan_of(model, **{key: how[key] for key in how if key == "structure"})
-    options = {"steps": 10, **{key: value for key, value in how.items() if key != "structure"}}
+    given = {"model": model, "plan": plan, "steps": 10}
     with pytest.raises(InputError, match=message):
-        Recovery(model, plan, **options)
+        Recovery(**given | {key: value for key, value in how.items() if key != "structure"})
     assert [slot.weight for slot in slots(model)] == weights
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0, math.nan, math.inf, "0.1", None, True])
+def test_a_rate_that_is_none_is_refused(lr: Any, make_model: Make) -> None:
+    model = make_model()
+    with pytest.raises(InputError, match="a learning rate is a positive number, got"):
+        Recovery(model, plan_of(model), 10).parameter_groups(lr)
+
+
+@pytest.mark.gpu
+def test_a_recovery_on_a_gpu(make_model: Make, columns: Tensor) -> None:
+    model = make_model().cuda()
+    plan = plan_of(model, count="bytes", storage=dopant.Storage("int8"), target="4x")
+    recovery = Recovery(model, plan, 40)
+    Loop(model, recovery, columns.cuda()).run(40)
+    recovery.close()
+    assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
+    assert sum(slot.weight.cost(plan.storage).stored_bytes for slot in slots(model)) <= plan.total().cost.stored_bytes
 
 
 def test_banks_are_filled_as_planned(make_model: Make, columns: Tensor) -> None:

@@ -258,10 +258,11 @@ def recovery_recipe(name: str, dense: Path, overrides: Sequence[str | Override])
     training = before.training.model_dump(include={*_RECOVERY, *(() if held else _FALL)}) | (_HELD if held else {})
     if asked.method != "dense":
         model["dropout"] *= _DROPOUT
-    if not asked.in_banks:  # a bank has as many as were planned for it
-        training["sparsify.allocation"] = "global"
-    if "training.sparsify" in own:  # of a ramp that a file describes, no part is ours
-        own |= {"training.sparsify.end", "training.sparsify.allocation"}
+        if not asked.in_banks:  # a bank has as many as were planned for it
+            training["sparsify.allocation"] = "global"
+    ramp = {"training.sparsify.begin", "training.sparsify.end"}
+    if ramp & own or asked.training.sparsify.begin > RECOVERY_PRUNED:  # of a ramp that is given, no part is ours
+        own.add("training.sparsify.end")
     theirs = {f"model.{key}": value for key, value in model.items()}
     theirs |= {f"training.{key}": value for key, value in training.items()}
     theirs |= {f"tokenizer.{key}": value for key, value in before.tokenizer.model_dump().items()}

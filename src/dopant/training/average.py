@@ -38,8 +38,9 @@ class Average:
             return
         self.count += 1
         for name, parameter in self.parameters.items():
-            mean = self.means.setdefault(name, torch.zeros_like(parameter))
-            mean.lerp_(parameter, 1.0 / self.count)
+            exact = torch.promote_types(parameter.dtype, torch.float32)  # in 16 bits small increments would be lost
+            mean = self.means.setdefault(name, torch.zeros_like(parameter, dtype=exact))
+            mean.lerp_(parameter.to(exact), 1.0 / self.count)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

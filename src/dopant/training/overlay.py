@@ -178,10 +178,10 @@ def drop_smallest(weights: list[StructuredWeight], count: int) -> int:
     if count == 0:
         return 0
     magnitudes = torch.cat([part.values.detach().abs() for part in sparse])
-    kept = torch.ones(len(magnitudes), dtype=torch.bool)
+    kept = torch.ones_like(magnitudes, dtype=torch.bool)
     kept[magnitudes.argsort(stable=True)[:count]] = False
     for part, mask in zip(sparse, torch.split(kept, sizes), strict=True):
-        part.values = nn.Parameter(part.values.detach()[mask])
+        part.values = nn.Parameter(part.values.detach()[mask], part.values.requires_grad)
         part.positions = part.positions[mask]
     return count
 
