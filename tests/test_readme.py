@@ -41,7 +41,7 @@ def test_the_python_example_runs_and_keeps_its_promise(tmp_path: Path, monkeypat
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
     code = block.replace('target="25x"', 'target="6x"')  # so small a model cannot be made 25 times smaller
     assert code != block
-    names = {"MyModel": MyModel, "data": [torch.zeros(1)]}
+    names = {"MyModel": MyModel, "data": [torch.zeros(1)] * 10}
     exec(compile(code, "README.md", "exec"), names)
     tokens = torch.arange(12).view(2, 6)
     saved, loaded = names["before"], names["model"]

@@ -133,8 +133,8 @@ class Recovery:
         self._done += 1
         if self._done == self._how["steps"] + 1:
             warnings.warn(
-                f"the recovery was to take {self._how['steps']} steps, and this is one more: it pruned and averaged as "
-                "if training were over; give it all steps of the optimiser",
+                f"{self._told()}, and this is one more: it has pruned and averaged as for these; give it all steps of "
+                "the optimiser",
                 stacklevel=2,
             )
         self._average.after(self._done)
@@ -165,7 +165,7 @@ class Recovery:
         """
         self._check_open()
         overlays = self._annealing.overlays
-        told = f"the recovery was to take {self._how['steps']} steps and is closed after {self._done}"
+        told = f"{self._told()} and is closed after {self._done}"
         if sum(int(o.weight.mask.sum()) for o in overlays) > sum(o.nonzeros for o in overlays):
             warnings.warn(
                 f"{told}, when overlays are not as sparse as planned: they are pruned now, and nothing learns to do "
@@ -212,6 +212,10 @@ class Recovery:
         self._average = Average(
             self._model, self._average.first, {name: mean.clone() for name, mean in means.items()}, state["averaged"]
         )
+
+    def _told(self) -> str:
+        steps = self._how["steps"]
+        return f"the recovery was to take {steps} step{'s' * (steps != 1)}"
 
     def _check_open(self) -> None:
         if self._closed:
