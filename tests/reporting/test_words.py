@@ -87,11 +87,18 @@ def test_what_grew_is_not_called_smaller() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "text"),
-    [("lstm", "LSTM weights"), ("model", "all weights of the model"), ("re:.*_l0", "weights that match .*_l0")],
+    ("scope", "text", "within"),
+    [
+        ("lstm", "LSTM weights", "the LSTM weights"),
+        ("model", "all weights of the model", "all weights of the model"),
+        ("re:.*_l0", "weights that match .*_l0", "the weights that match .*_l0"),
+    ],
 )
-def test_scope(scope: str, text: str, report: Report) -> None:
-    assert words.scope(report.protocol.model_copy(update={"scope": scope})) == text
+def test_scope(scope: str, text: str, within: str, report: Report) -> None:
+    protocol = report.protocol.model_copy(update={"scope": scope})
+    assert (words.scope(protocol), words.the_scope(protocol)) == (text, within)
+    line = words.protocol_line(report.model_copy(update={"protocol": protocol}))
+    assert f"bytes are those of {within} as stored" in line
 
 
 def test_what_the_paths_are_worth_is_said_to_come_from_a_sample(report: Report) -> None:

@@ -88,6 +88,11 @@ def scope(protocol: Protocol) -> str:
     return known.get(protocol.scope, f"weights that match {protocol.scope.removeprefix('re:')}")
 
 
+def the_scope(protocol: Protocol) -> str:
+    """The same in the middle of a sentence: ``the LSTM weights``, ``all weights of the model``."""
+    return scope(protocol) if protocol.scope == "model" else f"the {scope(protocol)}"
+
+
 def target(protocol: Protocol) -> str:
     """How small: ``25×``, ``1.20 MB``; other words as they are."""
     text = protocol.target.strip()
@@ -206,8 +211,7 @@ def protocol_line(report: Report) -> str:
         f"batch {protocol.batch}, unroll {protocol.unroll}, state carried, evaluation batch "
         f"{protocol.valid_batch} (valid) and {protocol.test_batch} (test); {counted(protocol.epochs, 'epoch')}, "
         f"{optimiser(report)}, {distilled}{seeds(report)}{means}. "
-        f"{wanted}, parameters and bytes are those of the "
-        f"{scope(protocol)} as stored{stored}, against dense float32; "
+        f"{wanted}, parameters and bytes are those of {the_scope(protocol)} as stored{stored}, against dense float32; "
         f"the file is that of the whole model. {differing(protocol)}"
         f"{_made_by(records(report))}"
     )
