@@ -375,6 +375,7 @@ def test_factors_learn_at_a_rate_of_their_own(method: str, rate: float, make_mod
         ({"allocation": ""}, "allocation is one of each, global, got ''"),
         ({"structure": {"per_bank": 4}, "allocation": "global"}, "non-zeros in banks, as many in each as were planned"),
         ({"model": None}, "the model of a recovery is a torch module, got NoneType"),
+        ({"model": nn.Linear(3, 3)}, "the model has no structured weights; make them with dopant.convert"),
         ({"plan": {}}, "the plan of a recovery is what make_plan returns, got dict"),
     ],
 )

@@ -55,8 +55,9 @@ class Recovery:
         average_from: fraction from which on weights are averaged; 1 keeps the last ones, as where the rate falls.
 
     Raises:
-        InputError: no steps, or fractions that are none; non-zeros in banks and a global allocation; a structure with a
-            sparse part inside, which cannot be annealed; or the model is in a recovery already. It is as it was.
+        InputError: no steps, or fractions that are none; a model that was not converted, or is in a recovery already;
+            non-zeros in banks and a global allocation; or a structure with a sparse part inside, which cannot be
+            annealed. The model is as it was.
         PlanError: the plan was made for another model.
     """
 
@@ -229,7 +230,10 @@ def _check(model: object, plan: object) -> None:
         if not isinstance(value, kind):
             needed = "a torch module" if kind is nn.Module else "what make_plan returns"
             raise InputError(f"the {what} of a recovery is {needed}, got {type(value).__name__}")
-    for slot in slots(model):  # type: ignore[arg-type]
+    places = slots(model)  # type: ignore[arg-type]
+    if not places:
+        raise InputError("the model has no structured weights; make them with dopant.convert(model), then plan")
+    for slot in places:
         if any(isinstance(part, MaskedWeight) for part in slot.weight.modules()):
             raise InputError(f"{slot.name} is in a recovery already; close that first")
 
