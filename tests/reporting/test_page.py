@@ -267,3 +267,10 @@ def test_a_row_that_failed_shows_why(report: Report) -> None:
 def test_it_is_written_as_utf8(report: Report, page: str, tmp_path: Path) -> None:
     path = write_page(report, tmp_path / "report.html")
     assert path.read_text(encoding="utf-8") == page
+
+
+def test_all_weights_of_a_model_are_told_of_in_words_that_fit(report: Report) -> None:
+    whole = report.model_copy(update={"protocol": report.protocol.model_copy(update={"scope": "model"})})
+    text = make_page(whole)
+    assert "bytes of all weights of the model, logarithmic scale" in text
+    assert "the all" not in text

@@ -93,13 +93,13 @@ def _title(report: Report) -> str:
     if not ways:
         return f"The {report.protocol.model} model on {report.protocol.corpus}"
     many = _NUMBERS[ways] if ways < len(_NUMBERS) else str(ways)
-    target, scope = words.target(report.protocol), words.scope(report.protocol)
+    target, scope = words.target(report.protocol), words.the_scope(report.protocol)
     if {"target", "count"} & set(report.protocol.differing):
-        how = f"make the {scope} smaller"  # each row has a target of its own
+        how = f"make {scope} smaller"  # each row has a target of its own
     elif target.endswith("×"):
-        how = f"make the {scope} {target} smaller"
+        how = f"make {scope} {target} smaller"
     else:
-        how = f"fit the {scope} into {target}"
+        how = f"fit {scope} into {target}"
     return f"{many} way{'s' * (ways != 1)} to {how}"
 
 
@@ -123,7 +123,7 @@ def _what_was_run(report: Report) -> list[tuple[str, str]]:
         ("Vocabulary", f"{protocol.vocabulary:,} ({protocol.tokenizer})"),
         ("Model", protocol.model),
         ("Start", _STARTS.get(protocol.start, protocol.start)),
-        ("Target", f"{words.target(protocol)} by {protocol.count}, of the {words.scope(protocol)}"),
+        ("Target", f"{words.target(protocol)} by {protocol.count}, of {words.the_scope(protocol)}"),
         ("Distillation", words.distillation(protocol)),
         ("Stored as", protocol.storage),
         ("Optimiser", words.optimiser(report)),

@@ -52,8 +52,8 @@ def perplexity_against_bytes(report: Report, width: int, name: str) -> str | Non
     ]
     if not points:
         return None
-    scope = words.scope(report.protocol)
-    picture = Picture(name, width, 440, f"Perplexity against the bytes of the {scope}: " + _spoken(report))
+    scope = words.the_scope(report.protocol)
+    picture = Picture(name, width, 440, f"Perplexity against the bytes of {scope}: " + _spoken(report))
 
     def paint(picture: Picture) -> None:
         axes = make_axes(picture, left=44, right=12, top=64, bottom=52)
@@ -67,7 +67,7 @@ def perplexity_against_bytes(report: Report, width: int, name: str) -> str | Non
         )
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="both", length=3)
-        caption(picture, axes, "test perplexity (lower is better)", f"bytes of the {scope}, logarithmic scale", lift=46)
+        caption(picture, axes, "test perplexity (lower is better)", f"bytes of {scope}, logarithmic scale", lift=46)
         dense = report.dense
         if dense is not None:
             _mark_factors(axes, dense.stored_bytes)
