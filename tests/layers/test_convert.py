@@ -231,6 +231,16 @@ def test_a_weight_that_torch_computes_is_not_frozen_in_silence() -> None:
     assert torch.equal(convert(model)(x), model(x))
 
 
+def test_a_model_that_cannot_be_copied_is_refused_in_words() -> None:
+    computed, opened = nn.Linear(3, 3), nn.Linear(3, 3)
+    computed.last = computed.weight * 2
+    opened.generator = (number for number in range(3))  # type: ignore[assignment]
+    for model in (computed, opened):
+        for act in (convert, revert):
+            with pytest.raises(InputError, match="cannot be copied"):
+                act(model)
+
+
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_torchs_transformers_run_in_evaluation(norm_first: bool) -> None:

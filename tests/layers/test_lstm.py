@@ -195,6 +195,25 @@ def test_structured_weights_give_the_same_both_ways_and_in_torch(joint: bool, op
     assert_same(gradients[0], gradients[1])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("contraction", ["dense", "factored"])
+@pytest.mark.parametrize("joint", [True, False])
+def test_torch_func_calls_it_with_parameters_that_are_given(joint: bool, contraction: str) -> None:
+    ours = structured(joint, contraction, num_layers=2)
+    x = torch.randn(TIME, BATCH, 6, dtype=torch.float64)
+
+    def loss(given: dict[str, Tensor]) -> Tensor:
+        output: Tensor = torch.func.functional_call(ours, given, (x,))[0]
+        return output.square().sum()
+
+    given = {name: 1.1 * parameter.detach() for name, parameter in ours.named_parameters()}
+    gradients, value = torch.func.grad_and_value(loss)(given)
+    ours.load_state_dict(given, strict=False)  # positions are no parameters
+    expected = ours(x)[0].square().sum()
+    expected.backward()
+    assert torch.allclose(value, expected, atol=1e-10)
+    assert_same(gradients, {name: p.grad for name, p in ours.named_parameters()})  # type: ignore[arg-type,misc]
+
+
 def masks(kind: str, weight: StructuredWeight, seed: int) -> tuple[Tensor, ...]:
     size = {"row": (), "batch": (BATCH,), "time": (TIME, BATCH)}[kind]
     generator = torch.Generator().manual_seed(seed)

@@ -33,9 +33,9 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
         ignore: dotted names of layers to leave as they are; a layer of several names by any of them.
 
     Raises:
-        InputError: a layer uses an option that ours lack, has hooks, or is compiled by itself; a parameter has hooks;
-            parameters that are to become one are tied to others, or only one of them is frozen; or a name in `ignore`
-            is not there.
+        InputError: the model cannot be copied; a layer uses an option that ours lack, has hooks, or is compiled by
+            itself; a parameter has hooks; parameters that are to become one are tied to others, or only one of them is
+            frozen; or a name in `ignore` is not there.
     """
     names = dict(model.named_modules(remove_duplicate=False))
     if missing := [name for name in ignore if name not in names]:
@@ -43,7 +43,7 @@ def convert(model: nn.Module, *, joint: bool = True, ignore: Collection[str] = (
             f"no layer is called {missing[0]!r}; the model has {', '.join(sorted(filter(None, names)))[:300]}"
         )
     _refuse(model, _kept(model, ignore))
-    model = copy.deepcopy(model)
+    model = _copied(model)
     shared: dict[int, DenseWeight] = {}
     tied = _tied(model)
     kept = _kept(model, ignore)
@@ -74,7 +74,7 @@ def revert(model: nn.Module) -> nn.Module:
 
     Where an embedding's row for padding counts as zeros it becomes zeros, in a layer that is tied to it too.
     """
-    model = copy.deepcopy(model)
+    model = _copied(model)
     shared: dict[int, nn.Parameter] = {}
     done: dict[int, nn.Module] = {}
 
@@ -90,6 +90,16 @@ def revert(model: nn.Module) -> nn.Module:
         return done[id(module)]
 
     return visit(model)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:  # torch's, of a tensor that was computed; Python's, of an open file
+        raise InputError(
+            f"the model cannot be copied ({str(error).partition('. ')[0]}); take out of it what it has computed, or "
+            "what cannot be pickled, and do it again"
+        ) from error
 
 
 def _tied(model: nn.Module) -> set[int]:

@@ -164,7 +164,7 @@ class LSTM(nn.Module):
                 parts = tuple(masked_dense(self._weight(name + suffix)) for name in ("weight_ih", "weight_hh"))
             parameters += [_padded(part, units, size) for part, size in zip(parts, (width, out), strict=True)]
             if self.bias:
-                bias = _padded(self.get_parameter("bias" + suffix).unsqueeze(1), units, 1).squeeze(1)
+                bias = _padded(getattr(self, "bias" + suffix).unsqueeze(1), units, 1).squeeze(1)
                 parameters += [bias, torch.zeros_like(bias)]
             if self.proj_size:
                 parameters.append(masked_dense(self._weight("weight_hr" + suffix)))
@@ -187,7 +187,7 @@ class LSTM(nn.Module):
                 inputs = products(self._weight("weight_ih" + suffix), formed=formed)
                 from_x = summed(inputs, x)  # masks (time, batch, out) fit the whole sequence at once
             projection = products(self._weight("weight_hr" + suffix), formed=formed) if self.proj_size else None
-            bias = self.get_parameter("bias" + suffix) if self.bias else None
+            bias = getattr(self, "bias" + suffix) if self.bias else None
             steps = range(len(x)) if direction == 0 else range(len(x) - 1, -1, -1)
             hs: list[Tensor] = [h] * len(x)
             for t in steps:

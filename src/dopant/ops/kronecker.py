@@ -108,8 +108,7 @@ class _Form(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        ctx.save_for_backward(first, second)
+    def forward(first: Tensor, second: Tensor) -> Tensor:
         (terms, a, b), (_, _, c, d) = first.shape, second.shape
         if terms == 1:
             return (first[0][:, None, :, None] * second[0][:, :, None, :]).reshape(a * c, b * d)
@@ -117,6 +116,10 @@ class _Form(torch.autograd.Function):
         with without_autocast(first.device):
             blocks = first.flatten(1).mT @ each[0] if len(each) == 1 else torch.bmm(first.permute(1, 2, 0), each)
         return blocks.view(a, b, c, d).transpose(1, 2).reshape(a * c, b * d)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -26,10 +26,13 @@ class _AddMasked(torch.autograd.Function):
     """Autograd's own way turns the mask into numbers, forward and backward, and keeps the product of each step."""
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, matrix: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
-        ctx.save_for_backward(mask, rows)
+    def forward(base: Tensor, matrix: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
         kept = torch.where(mask, matrix, 0.0)
         return kept.add_(base) if rows is None else torch.addcmul(base, kept, rows.unsqueeze(-1), out=kept)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -120,9 +120,12 @@ class _Product(torch.autograd.Function):
     """x (N, in) -> x Wᵀ (N, out)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:
-        ctx.save_for_backward(x, values, rows, columns)
+    def forward(x: Tensor, values: Tensor, rows: Tensor, columns: Tensor, out_features: int) -> Tensor:
         return _multiply(x, values, rows, columns, out_features)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:4])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -140,9 +143,12 @@ class _Sampled(torch.autograd.Function):
     """g (N, out), x (N, in) -> the entries (rows, columns) of gᵀ x."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        ctx.save_for_backward(g, x, rows, columns)
+    def forward(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return _sample(g, x, rows, columns)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

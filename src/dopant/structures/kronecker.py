@@ -94,7 +94,7 @@ class KroneckerWeight(StructuredWeight):
     @property
     def factors(self) -> list[Tensor]:
         """The factors in order, each (terms, rows, columns)."""
-        return [self.get_parameter(f"factor_{number}") for number in range(self.count)]
+        return [getattr(self, f"factor_{number}") for number in range(self.count)]
 
     @property
     def structure(self) -> Kronecker:

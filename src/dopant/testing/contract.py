@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dopant.errors import InputError
 from dopant.structures import (
@@ -192,6 +192,40 @@ def state_dicts_carry_it(weight: StructuredWeight) -> None:
     same("to_dense() after load_state_dict", ours.to_dense(), weight.to_dense(), 0.0)
 
 
+class _Loss(nn.Module):
+    """A number that depends on all ways to use a weight."""
+
+    def __init__(self, weight: StructuredWeight) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self) -> Tensor:
+        x = random((5, self.weight.shape[1]), 8, torch.float64)
+        rows = self.weight.rows(torch.arange(self.weight.shape[0]))
+        ways = (self.weight.linear(x), rows, self.weight.to_dense())
+        return torch.stack([way.square().sum() for way in ways]).sum()
+
+
+def parameters_may_be_given(weight: StructuredWeight) -> None:
+    """torch.func calls it with tensors in the place of its parameters, and has the gradients with respect to them."""
+    ours, other = _Loss(copy_of(weight, torch.float64)), _Loss(copy_of(weight, torch.float64))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5).add_(0.25)
+
+    def called(given: dict[str, Tensor]) -> Tensor:
+        loss: Tensor = torch.func.functional_call(ours, given, ())
+        return loss
+
+    expected = other()
+    torch.autograd.backward(expected)
+    gradients, loss = torch.func.grad_and_value(called)({name: p.detach() for name, p in other.named_parameters()})
+    same("a loss with parameters that are given", loss, expected, 64.0)
+    for name, parameter in other.named_parameters():
+        assert parameter.grad is not None
+        same(f"torch.func's gradient of {name}", gradients[name], parameter.grad, 64.0)
+
+
 def copies_are_independent(weight: StructuredWeight) -> None:
     """copy.deepcopy gives an equal weight that shares nothing."""
     ours = copy.deepcopy(weight)
@@ -332,6 +366,7 @@ WEIGHT_CHECKS: dict[str, WeightCheck] = {
         the_big_matrix_is_never_formed,
         parameters_are_those_held,
         state_dicts_carry_it,
+        parameters_may_be_given,
         copies_are_independent,
         paths_add_up,
     )
