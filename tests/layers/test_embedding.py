@@ -46,6 +46,15 @@ def test_padding_that_is_no_row_is_refused(padding_idx: int) -> None:
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
+def test_torch_exports_it_for_indices_of_any_shape(name: str) -> None:
+    layer = Embedding(12, 6, padding_idx=3, weight=STRUCTURES[name].new((12, 6))).eval()
+    sizes = {axis: torch.export.Dim(f"size_{axis}") for axis in range(2)}
+    exported = torch.export.export(layer, (torch.tensor([[0, 3, 11], [3, 3, 5]]),), dynamic_shapes=(sizes,)).module()
+    for index in (torch.tensor([[0, 3, 11], [3, 3, 5]]), torch.arange(12).view(6, 2)):
+        torch.testing.assert_close(exported(index), layer(index))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("padding_idx", [None, 3])
 def test_any_structure_gives_its_rows(name: str, padding_idx: int | None) -> None:
     weight = STRUCTURES[name].new((12, 6)).double()

@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dopant.errors import InputError
 from dopant.evaluation import perplexity
 from dopant.models import LanguageModel
+from dopant.plan import make_plan
 from dopant.structures import Doped, Kronecker, Sparse
 from dopant.training.loop import Result
 from dopant.training.processes import Processes, make_accelerator
+from dopant.training.recovery import Recovery
 
 DOPED = Doped(Kronecker(((4, 2), (4, 4))), Sparse(20))
 HOW = {
@@ -57,6 +60,31 @@ for name, validate in (("whole", lambda model: 1.0), ("stopped", stop)):
         torch.save(model.state_dict(), folder / "weights")
 accelerator.end_training()
 os._exit(0)  # torch's threads outlive the group after DistributedDataParallel, and some exits abort on them
+"""
+RECOVERY = """
+import os, sys
+import torch
+import torch.distributed as processes
+from torch.nn.parallel import DistributedDataParallel
+import dopant
+
+torch.set_num_threads(1)
+given = torch.load(sys.argv[1], weights_only=False)
+processes.init_process_group("gloo")
+rank, model = processes.get_rank(), given["model"]
+recovery = dopant.Recovery(model, given["plan"], len(given["batches"]))
+wrapped = DistributedDataParallel(model)
+optimizer = torch.optim.SGD(recovery.parameter_groups(0.3))
+for batch in given["batches"]:
+    mine = batch[:, 2 * rank : 2 * rank + 2]
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(wrapped(mine[:-1])[0].flatten(0, 1), mine[1:].flatten()).backward()
+    optimizer.step()
+    recovery.step()
+recovery.close()
+torch.save(model.state_dict(), given["folder"] / str(rank))
+processes.destroy_process_group()
+os._exit(0)
 """
 
 
@@ -149,3 +177,29 @@ def test_two_processes_train_to_the_weights_of_one(
     )
     close(alone, resumed.state_dict())
     assert [point["tokens"] for point in result.curves] == [160, 320]  # of all processes together
+
+
+def test_a_recovery_of_two_processes_is_that_of_one_which_adds_up_gradients(
+    make_model: Callable[..., LanguageModel], tmp_path: Path
+) -> None:
+    model = make_model()
+    plan = make_plan(model, target="3x", count="parameters", scope="model")
+    batches = torch.randint(0, model.config.vocabulary, (12, 6, 4))
+    torch.save({"model": model, "plan": plan, "batches": batches, "folder": tmp_path}, tmp_path / "given")
+    launch(2, ["-c", RECOVERY, str(tmp_path / "given")])
+
+    recovery = Recovery(model, plan, len(batches))
+    optimizer = torch.optim.SGD(recovery.parameter_groups(0.3))
+    for batch in batches:
+        optimizer.zero_grad()
+        for half in batch.split(2, dim=1):
+            (F.cross_entropy(model(half[:-1])[0].flatten(0, 1), half[1:].flatten()) / 2).backward()
+        optimizer.step()
+        recovery.step()
+    recovery.close()
+    for rank in range(2):
+        found = torch.load(tmp_path / str(rank))
+        close(model, found)
+        positions = [name for name in found if name.endswith("positions")]
+        assert positions
+        assert all(torch.equal(found[name], model.state_dict()[name]) for name in positions)

@@ -194,15 +194,16 @@ def _sample(g: Tensor, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return sampled if order is None else torch.empty_like(sampled).index_copy_(0, order, sampled)
 
 
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 has the second alone
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 has the second alone
+"""Whether torch.export traces: a program that it makes cannot branch on a tensor's contents."""
 
 
 def _has_csr(x: Tensor) -> bool:
     """Whether torch multiplies CSR matrices here: always on CUDA, on the CPU only where built with MKL.
 
-    Programs that torch.export makes hold none, nor what branches on a tensor's contents.
+    Programs that torch.export makes hold none.
     """
-    if _exporting():
+    if exporting():
         return False
     return x.device.type == "cuda" or (x.device.type == "cpu" and _mkl())
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import InputError
+from dopant.ops.sparse import exporting
 
 Shape = tuple[int, int]
 """(out_features, in_features), as in torch.nn.Linear."""
@@ -116,9 +117,12 @@ def check_whole(what: str, value: object, least: int) -> None:
 
 
 def checked_index(index: Tensor, rows: int) -> Tensor:
-    """Indices as a flat int64 tensor; IndexError, as of torch.nn.Embedding, unless all are in 0 ... rows - 1."""
+    """Indices as a flat int64 tensor; IndexError, as of torch.nn.Embedding, unless all are in 0 ... rows - 1.
+
+    Programs that torch.export makes do not look.
+    """
     flat = index.reshape(-1).long()
-    if flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < rows:
+    if not exporting() and flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < rows:
         raise IndexError(f"row indices must be in 0 ... {rows - 1}, got {int(flat.min())} to {int(flat.max())}")
     return flat
 

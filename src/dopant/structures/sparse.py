@@ -155,10 +155,10 @@ class SparseWeight(StructuredWeight):
         flat = checked_index(index, self.shape[0])
         first = torch.searchsorted(self.positions, flat * self.shape[1])
         counts = torch.searchsorted(self.positions, (flat + 1) * self.shape[1]) - first
-        target = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), counts)
-        within = torch.arange(len(target), device=flat.device) - (counts.cumsum(0) - counts)[target]
+        target = torch.repeat_interleave(torch.arange(flat.shape[0], device=flat.device), counts)
+        within = torch.arange(target.shape[0], device=flat.device) - (counts.cumsum(0) - counts)[target]
         source = first[target] + within
-        out = self.values.new_zeros(len(flat), self.shape[1])
+        out = self.values.new_zeros(flat.shape[0], self.shape[1])
         out = out.index_put((target, self.column_index[source]), self.values[source])
         return out.view(*index.shape, self.shape[1])
 
