@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from dopant.errors import InputError
 
-Values = Literal["float32", "float16", "int8", "int4"]
-Indices = Literal["gaps", "rice"]
+Values = Literal["float32", "float16", "int8", "int4", "huffman"]
+Indices = Literal["gaps", "rice", "huffman"]
 
 _VALUE_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1}
 _SCALE_BYTES = 2  # a row of whole numbers carries one float16 scale
@@ -20,9 +20,11 @@ ESCAPE = 255  # gap code: this byte skips 255 positions and stores no value
 class Storage:
     """How numbers are written: the type of the values and the code of the overlay's positions.
 
-    ``int8`` and ``int4`` keep whole numbers and one float16 scale a row, ``int4`` two numbers in a byte. ``gaps``
-    spends a byte on a non-zero (255 skips 255 positions); ``rice`` is the entropy-coded form for the smallest file
-    (Golomb-Rice, the best parameter for each matrix).
+    ``int8`` and ``int4`` keep whole numbers and one float16 scale a row, ``int4`` two numbers in a byte. ``huffman``
+    keeps whole numbers of one step for a matrix, a sixth of its standard deviation, each in as many bits as its
+    frequency allows (Han et al., arXiv 1510.00149): 4 to 5. ``gaps`` spends a byte on a non-zero (255 skips 255
+    positions); ``rice`` and ``huffman`` are two codes of these gaps for the smallest file: Golomb-Rice with the best
+    parameter for each matrix, and the bytes of ``gaps`` in as many bits as their frequency allows.
 
     Raises:
         InputError: a type or code that is not known.
@@ -74,13 +76,35 @@ class Cost:
 
 
 def matrix_bytes(rows: int, columns: int, storage: Storage) -> int:
-    """Bytes of a dense (rows, columns) matrix; whole numbers add a float16 scale a row."""
+    """Bytes of a dense (rows, columns) matrix; whole numbers add a float16 scale a row. Expected ones of `huffman`."""
+    if storage.values == "huffman":
+        return _expected_huffman_bytes(rows * columns, _NORMAL_BITS)
     return rows * _number_bytes(columns, storage) + _scales_bytes(rows, storage)
 
 
 def sparse_value_bytes(rows: int, nonzeros: int, storage: Storage) -> int:
-    """Bytes of the values of `nonzeros` entries spread over `rows` rows; whole numbers add a scale a row."""
+    """Bytes of the values of `nonzeros` entries, with a scale for each of `rows` rows. Expected ones of `huffman`."""
+    if storage.values == "huffman":
+        return _expected_huffman_bytes(nonzeros, _LARGEST_BITS)
     return _number_bytes(nonzeros, storage) + _scales_bytes(rows, storage)
+
+
+_NORMAL_BITS = 4.6
+"""Of a whole number whose step is a sixth of the standard deviation: log2(6 √(2πe)) for normal numbers."""
+_LARGEST_BITS = 4.3
+"""The same where the smallest numbers were pruned, as trained overlays have it: 4.0 to 4.5."""
+
+
+def _expected_huffman_bytes(count: int, bits: float) -> int:
+    return STEP_BYTES + _deflated_bytes(count, count * bits)
+
+
+def _deflated_bytes(symbols: int, bits: float) -> int:
+    """Of a deflate stream, which has a table of codes, or the bytes as they are where they are few."""
+    return 0 if symbols == 0 else min(symbols + 5, math.ceil(bits / 8) + 40)
+
+
+STEP_BYTES = 4  # a float32
 
 
 def nibble_bytes(count: int) -> int:
@@ -109,6 +133,9 @@ def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int
     log_q = math.log1p(-(nonzeros + 1) / (positions + 1)) if nonzeros < positions else -math.inf
     if storage.indices == "gaps":
         return nonzeros + round(nonzeros * _geometric_quotient(log_q, ESCAPE))
+    if storage.indices == "huffman":
+        codes = nonzeros * (1.0 + _geometric_quotient(log_q, ESCAPE))
+        return _deflated_bytes(round(codes), nonzeros * _huffman_bits(log_q))
     unary_bits, remainder_bits = min(
         ((nonzeros * (1 + _geometric_quotient(log_q, 2**k)), nonzeros * k) for k in range(rice_parameters(positions))),
         key=sum,
@@ -122,6 +149,18 @@ RICE_HEADER_BYTES = 1  # the parameter k
 def rice_parameters(positions: int) -> int:
     """How many Rice parameters (0, 1, ...) are worth trying for gaps below `positions`."""
     return max(1, min(31, positions.bit_length()))
+
+
+def _huffman_bits(log_q: float) -> float:
+    """Of a geometric gap with P(gap >= g) = q^g: its entropy and some hundredths; of short gaps those of unary code."""
+    p, q = -math.expm1(log_q), math.exp(log_q)
+    if p > _GOLDEN:
+        return 1.0 / p
+    return -(p * math.log2(p) + q * log_q / math.log(2.0)) / p + 0.03
+
+
+_GOLDEN = (5.0**0.5 - 1.0) / 2.0
+"""From this density on unary code is the best for geometric gaps (Gallager & van Voorhis 1975)."""
 
 
 def _geometric_quotient(log_q: float, divisor: int) -> float:

@@ -91,9 +91,9 @@ def test_every_kind_of_model(options: dict[str, Any], layout: Layout, tmp_path: 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("values", ["float32", "float16", "int8", "int4"])
+@pytest.mark.parametrize("values", ["float32", "float16", "int8", "int4", "huffman"])
 def test_a_folder_keeps_its_types(values: Any, layout: Layout, tmp_path: Path) -> None:
-    """A Rice-coded folder too: positions are gaps in ONNX, longer than 255 here. 4-bit numbers take a byte there."""
+    """A Rice-coded folder too: positions are gaps in ONNX, longer than 255 here. Each number takes a byte there."""
     make = STRUCTURES["doped"]
     model = LanguageModel(LanguageModelConfig(150, 12))
     for slot in slots(model):
@@ -107,7 +107,7 @@ def test_a_folder_keeps_its_types(values: Any, layout: Layout, tmp_path: Path) -
     assert (
         types["lstm.weight_l0.base.factor_0"]
         == types["embedding.weight.overlay.values"]
-        == values.replace("int4", "int8")
+        == {"int4": "int8", "huffman": "int8"}.get(values, values)
     )
     assert types["lstm.weight_l1.overlay.positions"] == "uint8"
     loaded = load_model(folder).model

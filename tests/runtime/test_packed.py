@@ -17,6 +17,7 @@ from dopant.ops.quantise import (
     quantise_entries,
     quantise_rows,
 )
+from dopant.ops.steps import dequantise_steps, quantise_steps
 from dopant.runtime.packed import PackedWeight, Packer, Precision, check_precision
 from dopant.structures import (
     Dense,
@@ -149,6 +150,17 @@ def test_values_that_came_from_whole_numbers_stay_in_8_bits_and_exact(grid: Grid
     values = dequantise_entries(*quantise_entries(rough.flatten(), rows, 64, grid=grid)[:1], rows, torch.ones(64))
     weight = SparseWeight((64, 400), values, torch.arange(6_400) * 4)
     assert packed(weight).bytes < 4 * len(values)
+    assert error(weight, "exact", 1) < 1e-5
+
+
+def test_whole_numbers_of_one_step_stay_in_8_bits_and_exact() -> None:
+    """Wherever the largest of a row is: no scale a row would give them back."""
+    rough = torch.randn(64, 100) * torch.linspace(0.1, 1.0, 64).unsqueeze(-1)
+    whole = dequantise_steps(*quantise_steps(rough))
+    assert packed(DenseWeight(whole)).bytes < packed(DenseWeight(rough)).bytes / 3
+    assert error(DenseWeight(whole), "exact", 1) < 1e-6
+    weight = SparseWeight((64, 400), whole.flatten(), torch.arange(6_400) * 4)
+    assert packed(weight).bytes < 4 * whole.numel()
     assert error(weight, "exact", 1) < 1e-5
 
 

@@ -25,7 +25,8 @@ from dopant.structures import (
 )
 
 STORAGES = [
-    Storage(values, indices) for values in ("float32", "float16", "int8", "int4") for indices in ("gaps", "rice")
+    *(Storage(values, indices) for values in ("float32", "float16", "int8", "int4") for indices in ("gaps", "rice")),
+    Storage("huffman", "huffman"),
 ]
 STRUCTURES: dict[str, tuple[Structure, tuple[int, int]]] = {
     "dense": (Dense(), (6, 5)),

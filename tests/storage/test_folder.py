@@ -42,7 +42,7 @@ def test_float32_gives_the_same_outputs(tmp_path: Path, language_model: Language
 def test_other_values_give_nearly_the_same(tmp_path: Path, language_model: LanguageModel, storage: Storage) -> None:
     save(tmp_path / "m", language_model, storage=storage)
     error = (load_model(tmp_path / "m").model(TOKENS)[0] - language_model(TOKENS)[0]).abs().max()
-    assert error <= {"float32": 0.0, "float16": 1e-3, "int8": 2e-2, "int4": 0.4}[storage.values]
+    assert error <= {"float32": 0.0, "float16": 1e-3, "int8": 2e-2, "int4": 0.4, "huffman": 0.4}[storage.values]
     assert storage.values == "float32" or error > 0
 
 

@@ -20,7 +20,7 @@ from dopant.storage import inspect, load_model, save
 ROUNDS = 180  # for each of the tests and storages below: 1,080 mutated folders
 
 
-@pytest.fixture(params=[Storage(), Storage("float16"), Storage("int8", "rice")], ids=str)
+@pytest.fixture(params=[Storage(), Storage("float16"), Storage("int8", "rice"), Storage("huffman", "huffman")], ids=str)
 def folder(request: pytest.FixtureRequest, tmp_path: Path, language_model: LanguageModel) -> Path:
     class Tokenizer:
         def to_json(self) -> dict[str, Any]:

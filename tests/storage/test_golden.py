@@ -33,7 +33,7 @@ def make() -> ModuleType:
 
 
 def test_they_are_there() -> None:
-    assert len(MODULES) == 8
+    assert len(MODULES) == 9
     assert len(MODELS) == 1
 
 

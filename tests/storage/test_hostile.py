@@ -19,6 +19,7 @@ from dopant.models.language_model import LanguageModel
 from dopant.storage import inspect, load_model, save
 
 Config = dict[str, Any]
+CODED = Storage("huffman", "huffman")
 
 
 def put(path: str, value: Any) -> Callable[[Config], Config]:
@@ -247,6 +248,21 @@ def test_a_surplus_tensor(
         (Storage("int8", "rice"), "decoder.weight.positions", b"\xff", "Rice parameter"),
         (Storage("int8", "rice"), "decoder.weight.positions", b"\x00", "positions cannot be read"),
         (Storage("int8", "rice"), "lstm.weight_l0.overlay.positions", b"\x03\xff\xff", "overlay.positions"),
+        (CODED, "embedding.weight.left", b"\xff", "left cannot be read: the Huffman codes are damaged"),
+        (CODED, "embedding.weight.left", b"\x03\x00", "left cannot be read: .* go on after their end"),
+        (
+            CODED,
+            "embedding.weight.right.step",
+            b"\x00\x00\xc0\x7f",
+            "right.step is a step that is negative or not finite",
+        ),
+        (
+            CODED,
+            "embedding.weight.right.step",
+            b"\x00\x00\x80\xbf",
+            "right.step is a step that is negative or not finite",
+        ),
+        (CODED, "decoder.weight.positions", b"\xff", "positions cannot be read: the Huffman codes are damaged"),
     ],
 )
 def test_hostile_numbers(

@@ -40,7 +40,7 @@ def test_round_trip(weight: StructuredWeight, storage: Storage) -> None:
     if storage.values == "float32":
         assert error == 0
     else:
-        most = {"float16": 0.002, "int8": 0.02, "int4": 0.35}[storage.values]
+        most = {"float16": 0.002, "int8": 0.02, "int4": 0.35, "huffman": 0.35}[storage.values]
         assert 0 <= error < most * (1e-9 + weight.to_dense().abs().max())
 
 
@@ -62,11 +62,11 @@ def test_the_bytes_are_those_of_the_cost(weight: StructuredWeight, storage: Stor
     assert size(pack(weight, storage)) == weight.cost(storage).stored_bytes
 
 
-def test_closed_form_bytes_are_within_a_hundredth(storage: Storage) -> None:
+def test_closed_form_bytes_are_within_a_hundredth_or_in_huffman_some(storage: Storage) -> None:
     structure = Doped(Kronecker(((20, 10), (20, 20))), Sparse(4_000))
     weight = structure.new((400, 200), generator=torch.Generator().manual_seed(0))
     expected = structure.cost((400, 200), storage).stored_bytes
-    assert size(pack(weight, storage)) == pytest.approx(expected, rel=0.01)
+    assert size(pack(weight, storage)) == pytest.approx(expected, rel=0.04 if storage.values == "huffman" else 0.01)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,7 @@ def test_closed_form_bytes_are_within_a_hundredth(storage: Storage) -> None:
         (Storage("int8", "rice"), 53),
         (Storage("int4", "gaps"), 64),
         (Storage("int4", "rice"), 76),
+        (Storage("huffman", "huffman"), 76),
     ],
     ids=str,
 )

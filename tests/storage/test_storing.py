@@ -31,7 +31,7 @@ def test_it_is_the_folder_that_the_same_storage_saves(
     kept = load_model(tmp_path / "m").model
     weights = {weight.name: weight for weight in inspect(tmp_path / "m").weights}
     for values in ("float32", storage.values):
-        for indices in ("gaps", "rice"):
+        for indices in ("gaps", "rice", "huffman"):
             other = Storage(values, indices)  # type: ignore[arg-type]
             if other == storage:
                 continue

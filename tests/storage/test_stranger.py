@@ -1,10 +1,11 @@
-"""A reader written from docs/file_format.md alone: json, hashlib, safetensors and numpy, nothing of ours."""
+"""A reader written from docs/file_format.md alone: json, hashlib, zlib, safetensors and numpy, nothing of ours."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,14 @@ def read_weight(
 ) -> np.ndarray:
     match structure["kind"]:
         case "dense":
-            return read_matrix("matrix", tensors, shape[1], storage)
+            return read_matrix("matrix", tensors, shape, storage)
         case "low_rank":
-            left = read_matrix("left", tensors, structure["rank"], storage)
-            return left @ read_matrix("right", tensors, shape[1], storage)
+            left = read_matrix("left", tensors, (shape[0], structure["rank"]), storage)
+            return left @ read_matrix("right", tensors, (structure["rank"], shape[1]), storage)
         case "kronecker":
             factors = [
-                read_matrix(f"factor_{i}", tensors, columns, storage)
-                for i, (_, columns) in enumerate(structure["shapes"])
+                read_matrix(f"factor_{i}", tensors, (structure["terms"], *size), storage)
+                for i, size in enumerate(structure["shapes"])
             ]
             dense = np.zeros(shape)
             for term in range(structure["terms"]):
@@ -73,10 +74,12 @@ def read_weight(
         case "sparse":
             n = structure["nonzeros"]
             codes = tensors.pop("positions")
-            positions = read_gaps(codes) if storage["indices"] == "gaps" else read_rice(codes, n)
+            if storage["indices"] == "huffman":
+                codes = inflate(codes)
+            positions = read_rice(codes, n) if storage["indices"] == "rice" else read_gaps(codes)
             assert len(positions) == n
             flat = np.zeros(shape[0] * shape[1])
-            values = read_numbers("values", tensors, n, storage)
+            values = read_numbers("values", tensors, (n,), storage)
             if "values.scale" in tensors:
                 scales = tensors.pop("values.scale").astype(np.float32)
                 values = np.array(
@@ -102,8 +105,15 @@ def under(part: str, tensors: Tensors) -> Tensors:
     return {key[len(part) + 1 :]: tensors.pop(key) for key in list(tensors) if key.startswith(part + ".")}
 
 
-def read_numbers(name: str, tensors: Tensors, count: int, storage: dict[str, str]) -> np.ndarray:
-    stored = tensors.pop(name)
+def inflate(codes: np.ndarray) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(codes.tobytes(), wbits=-15) if codes.size else b"", np.uint8)
+
+
+def read_numbers(name: str, tensors: Tensors, size: tuple[int, ...], storage: dict[str, str]) -> np.ndarray:
+    stored, count = tensors.pop(name), size[-1]
+    if storage["values"] == "huffman":
+        step = tensors.pop(name + ".step")
+        return inflate(stored).view(np.int8).reshape(size).astype(np.float32) * step
     if storage["values"] == "int4":
         nibbles = np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:-1], 2 * stored.shape[-1])
         assert not nibbles[..., count:].any()
@@ -111,8 +121,8 @@ def read_numbers(name: str, tensors: Tensors, count: int, storage: dict[str, str
     return stored.astype(np.float32)
 
 
-def read_matrix(name: str, tensors: Tensors, columns: int, storage: dict[str, str]) -> np.ndarray:
-    values = read_numbers(name, tensors, columns, storage)
+def read_matrix(name: str, tensors: Tensors, size: tuple[int, ...], storage: dict[str, str]) -> np.ndarray:
+    values = read_numbers(name, tensors, size, storage)
     if name + ".scale" in tensors:
         values = values * tensors.pop(name + ".scale").astype(np.float32)[..., None]
     return values.astype(np.float64)
@@ -175,7 +185,7 @@ class Holder(nn.Module):
 
 
 def test_a_stranger_rebuilds_every_matrix_exactly(tmp_path: Path, weight: StructuredWeight, storage: Storage) -> None:
-    model = Holder(in_whole_steps(weight, 7 if storage.values == "int4" else 127))
+    model = Holder(in_whole_steps(weight, {"int4": 7, "huffman": 31}.get(storage.values, 127)))
     save(tmp_path / "m", model, storage=storage)
     weights, plain = read_folder(tmp_path / "m")
     truth = weight.double().to_dense().detach().numpy()
@@ -202,7 +212,7 @@ def test_a_stranger_reads_what_we_read(tmp_path: Path, language_model: LanguageM
     assert np.array_equal(plain["decoder.bias"], loaded.decoder.bias.detach().numpy())
 
 
-@pytest.mark.parametrize("indices", ["gaps", "rice"])
+@pytest.mark.parametrize("indices", ["gaps", "rice", "huffman"])
 def test_a_stranger_reads_long_gaps(tmp_path: Path, indices: str) -> None:
     positions = torch.tensor([0, 255, 511, 1022, 5000, 99_999])
     weight = SparseWeight((100, 1000), torch.arange(1.0, 7.0), positions)

@@ -12,7 +12,8 @@ from dopant.cost import ESCAPE, Storage
 from dopant.exporting.graph import Graph
 from dopant.ops.gaps import encode_gaps
 from dopant.ops.nibbles import decode_nibbles
-from dopant.storage.pack import SCALE, pack, pack_matrix
+from dopant.ops.steps import quantise_steps
+from dopant.storage.pack import SCALE, STEP, pack, pack_matrix
 from dopant.structures import SparseWeight
 
 
@@ -39,8 +40,8 @@ class Source:
     Args:
         graph: where the products with the weight are added.
         name: of the weight; its initializers are called as the tensors of a model folder.
-        storage: the type of the values, of which 4 bits become 8; positions are gaps in any case, which ONNX operators
-            can open.
+        storage: the type of the values, of which fewer bits than 8 become 8; positions are gaps in any case, which ONNX
+            operators can open.
     """
 
     graph: Graph
@@ -65,25 +66,28 @@ class Source:
 
     def _opened(self, graph: Graph, name: str, matrix: Tensor, index: str | None) -> str:
         def made() -> dict[str, str]:
-            packed = self._in_bytes(pack_matrix(name, matrix, self.storage), name, matrix.shape[-1])
+            packed = self._in_bytes(pack_matrix(name, matrix, self.storage), name, matrix)
             return {key: self._constant(key, part) for key, part in packed.items()}
 
         stored = self.graph.kept((self.name, name, "stored"), made)
         parts = dict(stored)
         if index is not None:
-            parts = {key: graph.add("Gather", part, index) for key, part in stored.items()}
+            of_rows = {key: part for key, part in stored.items() if key != name + STEP}
+            parts |= {key: graph.add("Gather", part, index) for key, part in of_rows.items()}
         values = parts[name]
         if self.storage.values != "float32":
             values = graph.to(values, np.float32)
         if self.storage.scaled:
             scales = graph.add("Unsqueeze", graph.to(parts[name + SCALE], np.float32), graph.integers(-1))
             values = graph.add("Mul", values, scales)
+        if self.storage.values == "huffman":
+            values = graph.add("Mul", values, parts[name + STEP])
         return values
 
     def _opened_nonzeros(self, weight: SparseWeight) -> NonZeros:
         graph = self.graph.root
         packed = pack(weight, Storage(self.storage.values, "gaps"))
-        stored = self._in_bytes(packed, "values", weight.values.numel())
+        stored = self._in_bytes(packed, "values", weight.values)
         gaps = graph.to(self._constant("positions", stored["positions"]), np.int64)
         reached = graph.add("CumSum", graph.add("Add", gaps, graph.integer(1)), graph.integer(0))
         positions = graph.add("Sub", reached, graph.integer(1))
@@ -95,13 +99,17 @@ class Source:
         if self.storage.scaled:
             scales = graph.to(self._constant("values" + SCALE, stored["values" + SCALE]), np.float32)
             values = graph.add("Mul", values, graph.add("Gather", scales, rows))
+        if self.storage.values == "huffman":
+            values = graph.add("Mul", values, self._constant("values" + STEP, stored["values" + STEP]))
         return NonZeros(values, positions, rows, columns)
 
-    def _in_bytes(self, packed: dict[str, Tensor], name: str, count: int) -> dict[str, Tensor]:
-        """The same with a byte for each of `count` numbers in a row, where a file has two in one."""
-        if self.storage.values != "int4":
-            return packed
-        return packed | {name: decode_nibbles(packed[name], count)}
+    def _in_bytes(self, packed: dict[str, Tensor], name: str, numbers: Tensor) -> dict[str, Tensor]:
+        """The same with a byte for each number, where a file has less."""
+        if self.storage.values == "int4":
+            return packed | {name: decode_nibbles(packed[name], numbers.shape[-1])}
+        if self.storage.values == "huffman":
+            return packed | {name: quantise_steps(numbers.cpu())[0]}
+        return packed
 
     def _constant(self, name: str, tensor: Tensor) -> str:
         return self.graph.constant(tensor.numpy(), f"{self.name}.{name}")

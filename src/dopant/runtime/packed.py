@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dopant.errors import InputError
 from dopant.ops.quantise import INT4, INT8, Grid, dequantise_entries, dequantise_rows, quantise_entries, quantise_rows
+from dopant.ops.steps import whole_steps
 from dopant.runtime.checks import check_count
 from dopant.runtime.handle import Floats, Handle, check, float_array, pointer
 from dopant.structures import Shape, StructuredWeight
@@ -178,6 +179,7 @@ def _sparse(weight: SparseWeight, packer: Packer) -> Handle:
     place = (*weight.shape, packer.lookup, starts.ctypes.data, columns.ctypes.data)
     bytes_ = _in_bytes(
         entries,
+        weight.shape[0],
         packer,
         lambda values, scale_type, grid: quantise_entries(values, rows, weight.shape[0], scale_type, grid),
         lambda values, scales: dequantise_entries(values, rows, scales),
@@ -190,7 +192,7 @@ def _sparse(weight: SparseWeight, packer: Packer) -> Handle:
 
 
 def _matrix(matrix: Tensor, packer: Packer) -> Handle:
-    bytes_ = _in_bytes(matrix, packer, quantise_rows, dequantise_rows)
+    bytes_ = _in_bytes(matrix, len(matrix), packer, quantise_rows, dequantise_rows)
     rows, columns = matrix.shape
     if bytes_ is None:
         floats = float_array(matrix)
@@ -205,12 +207,16 @@ _FINER = (torch.float32, INT8)
 
 def _in_bytes(
     values: Tensor,
+    rows: int,
     packer: Packer,
     quantise: Callable[[Tensor, torch.dtype, Grid], tuple[Tensor, Tensor]],
     dequantise: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[npt.NDArray[np.int8], Floats] | None:
     """Values as int8 with float32 scales, where that loses nothing (a file had whole numbers) or is asked for."""
     values = values.detach().float().cpu()
+    found = whole_steps(values)
+    if found is not None:
+        return np.ascontiguousarray(found[0].numpy()), np.full(rows, found[1].item(), np.float32)
     for kind in (*_IN_FILES, _FINER) if packer.fast else _IN_FILES:
         try:
             levels, scales = quantise(values, *kind)

@@ -6,16 +6,19 @@ and `unpack` for its structure and one of `pack` for its weight. `docs/file_form
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dopant.cost import Storage, nibble_bytes
 from dopant.errors import InputError, KindError, TensorError
+from dopant.ops.huffman import decode_huffman, encode_huffman
 from dopant.ops.indices import decode_indices, encode_indices
 from dopant.ops.nibbles import decode_nibbles, encode_nibbles
 from dopant.ops.quantise import (
@@ -26,6 +29,7 @@ from dopant.ops.quantise import (
     quantise_entries,
     quantise_rows,
 )
+from dopant.ops.steps import LAST, dequantise_steps, quantise_steps
 from dopant.structures.base import Shape, Structure, StructuredWeight
 from dopant.structures.dense import Dense, DenseWeight
 from dopant.structures.doped import Doped, DopedWeight
@@ -37,6 +41,7 @@ from dopant.structures.stacked import Stacked, StackedWeight
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 _GRIDS = {"int8": INT8, "int4": INT4}
 SCALE = ".scale"
+STEP = ".step"
 POSITIONS = "positions"
 T = TypeVar("T")
 
@@ -116,8 +121,10 @@ def check_types(expected: Layout, found: Mapping[str, tuple[torch.dtype, tuple[i
 
 
 def matrix_layout(name: str, size: tuple[int, ...], storage: Storage) -> Layout:
-    """The tensors of a matrix (..., rows, columns): itself and, as whole numbers, a scale for each row."""
+    """The tensors of a matrix (..., rows, columns): itself and, as whole numbers, a scale for each row or a step."""
     types = {name: _numbers(size, storage)}
+    if storage.values == "huffman":
+        types[name + STEP] = TensorType(torch.float32, ())
     if storage.scaled:
         types[name + SCALE] = TensorType(torch.float16, size[:-1])
     return types
@@ -126,6 +133,8 @@ def matrix_layout(name: str, size: tuple[int, ...], storage: Storage) -> Layout:
 def pack_matrix(name: str, matrix: Tensor, storage: Storage) -> dict[str, Tensor]:
     """A matrix (..., rows, columns) in the stored type of values. Raises InputError as `pack` does."""
     matrix = matrix.detach().cpu().float()
+    if storage.values == "huffman":
+        return _coded(name, matrix)
     if not storage.scaled:
         return {name: _cast(name, matrix, storage)}
     return _quantised(name, storage, lambda: quantise_rows(matrix, grid=_GRIDS[storage.values]))
@@ -133,6 +142,8 @@ def pack_matrix(name: str, matrix: Tensor, storage: Storage) -> dict[str, Tensor
 
 def unpack_matrix(name: str, tensors: Mapping[str, Tensor], size: tuple[int, ...], storage: Storage) -> Tensor:
     """The inverse of `pack_matrix`, float32 (..., rows, columns). Raises TensorError as `unpack` does."""
+    if storage.values == "huffman":
+        return _decoded(name, tensors, size)
     values = _values(name, tensors, size[-1], storage)
     return dequantise_rows(values, _scales(name, tensors)) if storage.scaled else values
 
@@ -174,6 +185,8 @@ def _numbers(size: tuple[int, ...], storage: Storage) -> TensorType:
     """How numbers of this size are kept, but for their scales."""
     if storage.values == "int4":
         return TensorType(torch.uint8, (*size[:-1], nibble_bytes(size[-1])))
+    if storage.values == "huffman":
+        return TensorType(torch.uint8, (None,))
     return TensorType(_DTYPES[storage.values], size)
 
 
@@ -184,6 +197,33 @@ def _quantised(name: str, storage: Storage, quantise: Callable[[], tuple[Tensor,
         raise InputError(f"{name}: {error}") from error
     numbers = encode_nibbles(levels) if storage.values == "int4" else levels
     return {name: numbers.contiguous(), name + SCALE: scales.contiguous()}
+
+
+def _coded(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Values of any size as whole numbers of one step, coded by frequency."""
+    try:
+        levels, step = quantise_steps(values)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+    codes = encode_huffman(levels.contiguous().numpy().view(np.uint8).reshape(-1))
+    return {name: torch.from_numpy(codes), name + STEP: step}
+
+
+def _decoded(name: str, tensors: Mapping[str, Tensor], size: tuple[int, ...]) -> Tensor:
+    """The inverse of `_coded`, float32 of this size."""
+    count, step = math.prod(size), tensors[name + STEP]
+    try:
+        symbols = decode_huffman(tensors[name].numpy(), count)
+    except ValueError as error:
+        raise TensorError(f"{name} cannot be read: {error}") from error
+    if len(symbols) != count:
+        raise TensorError(f"{name} holds {len(symbols)} numbers where {count} are needed")
+    levels = torch.from_numpy(symbols).view(torch.int8).view(size)
+    if count and levels.amin() < -LAST:
+        raise TensorError(f"{name} holds {-LAST - 1}; huffman values go from -{LAST} to {LAST}")
+    if not torch.isfinite(step) or step < 0:
+        raise TensorError(f"{name + STEP} is a step that is negative or not finite")
+    return dequantise_steps(levels, step)
 
 
 def _values(name: str, tensors: Mapping[str, Tensor], columns: int, storage: Storage) -> Tensor:
@@ -274,7 +314,7 @@ def _(structure: Kronecker, shape: Shape, tensors: Mapping[str, Tensor], storage
 @layout.register
 def _(structure: Sparse, shape: Shape, storage: Storage) -> Layout:
     structure.check(shape)
-    types = {"values": _numbers((structure.nonzeros,), storage)}
+    types = matrix_layout("values", (structure.nonzeros,), storage)
     if storage.scaled:
         types["values" + SCALE] = TensorType(torch.float16, (shape[0],))
     return types | {"positions": TensorType(torch.uint8, (None,))}
@@ -286,7 +326,7 @@ def _(weight: SparseWeight, storage: Storage) -> dict[str, Tensor]:
     codes = encode_indices(weight.positions, weight.shape[0] * weight.shape[1], storage.indices)
     positions = torch.from_numpy(codes)
     if not storage.scaled:
-        return {"values": _cast("values", values, storage), "positions": positions}
+        return pack_matrix("values", values, storage) | {"positions": positions}
     grid, rows = _GRIDS[storage.values], weight.row_index.cpu()
     packed = _quantised("values", storage, lambda: quantise_entries(values, rows, weight.shape[0], grid=grid))
     return packed | {"positions": positions}
@@ -305,8 +345,10 @@ def _(structure: Sparse, shape: Shape, tensors: Mapping[str, Tensor], storage: S
     except ValueError as error:
         raise TensorError(f"positions cannot be read: {error}") from error
     positions = torch.from_numpy(decoded)
-    values = _values("values", tensors, structure.nonzeros, storage)
-    if storage.scaled:
+    if not storage.scaled:
+        values = unpack_matrix("values", tensors, (structure.nonzeros,), storage)
+    else:
+        values = _values("values", tensors, structure.nonzeros, storage)
         values = dequantise_entries(values, positions // shape[1], _scales("values", tensors))
     return SparseWeight(shape, values, positions, structure.per_bank)
 

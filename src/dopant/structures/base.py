@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import InputError
+from dopant.ops.huffman import matrix_huffman_bytes
 from dopant.ops.sparse import exporting
 
 Shape = tuple[int, int]
@@ -32,7 +34,8 @@ class Structure(ABC):
     def cost(self, shape: Shape, storage: Storage = FLOAT32) -> Cost:
         """The cost of the stored form in closed form; allocates nothing.
 
-        Bytes of sparse indices are those expected of a random pattern; everything else is exact.
+        Bytes of sparse indices are those expected of a random pattern, bytes of values in `huffman` those of usual
+        numbers; everything else is exact.
         """
 
     @abstractmethod
@@ -82,7 +85,10 @@ class StructuredWeight(nn.Module, ABC):
 
     def cost(self, storage: Storage = FLOAT32) -> Cost:
         """The exact cost of this weight in its stored form: its structure's, unless that depends on the entries."""
-        return self.structure.cost(self.shape, storage)
+        cost = self.structure.cost(self.shape, storage)
+        if storage.values != "huffman":
+            return cost
+        return replace(cost, stored_bytes=sum(map(matrix_huffman_bytes, self.parameters(recurse=False))))
 
     def paths(self) -> tuple[StructuredWeight, ...]:
         """The summands of W that training may treat apart: (structure, overlay) when doped, else (self,)."""

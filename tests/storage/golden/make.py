@@ -5,6 +5,7 @@ Those that are there are never written again; they have to load for ever as they
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,14 @@ def language_model() -> LanguageModel:
 
 def main(version: str) -> None:
     place = Path(__file__).parent / version
-    for values in ("float32", "float16", "int8", "int4"):
-        for indices in ("gaps", "rice"):
-            if (place / f"{values}-{indices}").exists():
-                continue
-            folder = save(place / f"{values}-{indices}", holder(0), storage=Storage(values, indices))
-            read = from_pretrained(holder(1), folder)
-            dense = {slot.name: slot.weight.to_dense().detach().numpy() for slot in slots(read)}
-            np.savez_compressed(place / f"{values}-{indices}.npz", **dense)
+    pairs = itertools.product(("float32", "float16", "int8", "int4"), ("gaps", "rice"))
+    for values, indices in (*pairs, ("huffman", "huffman")):
+        if (place / f"{values}-{indices}").exists():
+            continue
+        folder = save(place / f"{values}-{indices}", holder(0), storage=Storage(values, indices))
+        read = from_pretrained(holder(1), folder)
+        dense = {slot.name: slot.weight.to_dense().detach().numpy() for slot in slots(read)}
+        np.savez_compressed(place / f"{values}-{indices}.npz", **dense)
     if (place / "language-model").exists():
         return
     model = language_model()
