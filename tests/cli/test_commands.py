@@ -181,18 +181,18 @@ def test_compress_makes_a_trained_model_small(trained: Path, corpus: Path, tmp_p
         "--threads", 1, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert "int4, rice" in dopant("inspect", tmp_path / "small").stdout
+    assert "huffman, huffman" in dopant("inspect", tmp_path / "small").stdout
     row = json.loads(result.stdout)["rows"][0]
     assert row["byte_factor"] >= 3
     again = ("store", tmp_path / "small", "--values", "int8", "--indices", "gaps", "--out", tmp_path / "larger")
     stored = dopant(*again)
     assert stored.exit_code == 0, stored.stderr
     told = [line.split("  ") for line in stored.stdout.splitlines()]
-    assert [cell.strip() for cell in told[3] if cell.strip()][1:3] == ["int4, rice", "int8, gaps"]
+    assert [cell.strip() for cell in told[3] if cell.strip()][1:3] == ["huffman, huffman", "int8, gaps"]
     assert "the same" in stored.stdout.splitlines()[2]
-    assert stored.stderr == f"wrote {tmp_path / 'larger'}\n"  # nothing is rounded
-    back = dopant("store", tmp_path / "larger", "--values", "int4", "--out", tmp_path / "back")
-    assert back.stderr.endswith(f"what rounding costs: dopant evaluate {tmp_path / 'back'}\n")
+    assert stored.stderr.endswith(f"what rounding costs: dopant evaluate {tmp_path / 'larger'}\n")
+    whole = dopant("store", tmp_path / "larger", "--values", "float32", "--out", tmp_path / "whole")
+    assert whole.stderr == f"wrote {tmp_path / 'whole'}\n"  # nothing is rounded
     assert "int8, gaps" in dopant("inspect", tmp_path / "larger").stdout
     assert "choose another place" in dopant(*again).stderr
     data = json.loads(dopant(*again, "--force", "--json", "-q").stdout)["weights"][1]

@@ -97,7 +97,7 @@ def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None
     assert device_name("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("indices", ["gaps", "rice"])
+@pytest.mark.parametrize("indices", ["gaps", "rice", "huffman"])
 @pytest.mark.parametrize(
     ("method", "factor", "hidden", "values"),
     [
@@ -105,6 +105,7 @@ def test_a_record_names_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None
         ("doped-kronecker", 4, 16, "int8"),
         ("pruning", 300, 64, "float16"),  # with gaps of 240 on average, many of which do not fit into a byte
         ("doped-kronecker", 120, 64, "float16"),
+        ("doped-kronecker", 20, 64, "huffman"),
     ],
 )
 def test_the_file_meets_a_byte_target(
@@ -114,7 +115,8 @@ def test_the_file_meets_a_byte_target(
     recipe = tiny(method, target=f"{factor}x", model={"hidden": hidden}, **changes)
     row = run_recipe(recipe, corpus, tmp_path / "m").rows[0]
     allowed = 4 * 2 * (4 * hidden * 2 * hidden) // factor
-    assert 0.95 * allowed < stored(tmp_path / "m") <= allowed
+    least = 0.7 if values == "huffman" else 0.95  # after an epoch most numbers are far smaller than the largest ones
+    assert least * allowed < stored(tmp_path / "m") <= allowed
     assert (row.byte_factor or 0) >= factor
 
 
@@ -144,7 +146,7 @@ def test_real_patterns_that_take_more_than_a_random_one_still_fit(
         meet_byte_target(model, plan)
 
     monkeypatch.setattr(module, "meet_byte_target", crowded)
-    recipe = tiny("pruning", target="20x", count="bytes", storage={"values": "int8"})
+    recipe = tiny("pruning", target="20x", count="bytes", storage={"values": "int8", "indices": "gaps"})
     run_recipe(recipe, corpus, tmp_path / "m")
     assert 0.95 * 4 * SCOPE // 20 < stored(tmp_path / "m") <= 4 * SCOPE // 20
     assert excess[0] > 0  # the test would tell nothing if the patterns had fitted anyway

@@ -173,7 +173,7 @@ def test_the_plan_is_for_the_storage_asked_for(tiny: Tiny, corpus: Corpus) -> No
     for others in (None, "float16"):
         setting = make_setting(tiny("lmf", storage={"values": "int8", "others": others}), corpus)
         storages = setting.plan.storages()
-        assert storages["lstm.weight_l0"] == Storage("int8", "rice")
+        assert storages["lstm.weight_l0"] == Storage("int8", "huffman")
         assert storages["embedding.weight"] == Storage(others or "float32")
 
 

@@ -12,7 +12,7 @@ import torch
 
 from dopant.data import Corpus
 from dopant.errors import InputError
-from dopant.ops.quantise import INT4, dequantise_rows, quantise_rows
+from dopant.ops.steps import dequantise_steps, quantise_steps
 from dopant.recipes.experiments import read_experiment
 from dopant.recipes.results import Results, results
 from dopant.reporting.report import Report, read_report, write_report
@@ -69,7 +69,7 @@ def test_it_takes_the_weights_of_the_other(write: Write, corpus: Corpus, tmp_pat
     first, second = record(tmp_path, "recovered-8"), record(tmp_path, "recovered")
     assert first.run is not None
     assert second.run is not None
-    assert second.run.recipe["storage"]["values"] == "int4"
+    assert second.run.recipe["storage"]["values"] == "huffman"
     assert second.run.dense == first.run.dense is not None
     a, b = first.rows[0], second.rows[0]
     assert (a.weights_of, b.weights_of) == ("", "recovered-8-seed0")
@@ -163,6 +163,6 @@ def test_the_finest_rounds_nothing_more(tmp_path: Path, write_in: Callable[[Path
 def test_its_numbers_are_those_of_the_other_rounded(write: Write, corpus: Corpus, tmp_path: Path) -> None:
     make(write, corpus, "recovered*")
     fine, coarse = (load_model(tmp_path / "runs" / f"{row}-seed0").model for row in ("recovered-8", "recovered"))
-    levels, scales = quantise_rows(fine.lstm.weight_l0.left, grid=INT4)
-    assert torch.equal(dequantise_rows(levels, scales), coarse.lstm.weight_l0.left)
+    rounded = dequantise_steps(*quantise_steps(fine.lstm.weight_l0.left))
+    assert torch.equal(rounded, coarse.lstm.weight_l0.left)
     assert torch.equal(fine.decoder.weight.matrix, coarse.decoder.weight.matrix)

@@ -41,7 +41,7 @@ CountOrRecipes = Annotated[
 ScopeOrRecipes = Annotated[
     str | None, typer.Option("--scope", metavar=_SCOPES, help=f"{_SCOPED} {_ELSE.format('lstm')}")
 ]
-VALUES, INDICES = "float32|float16|int8|int4|huffman", "gaps|rice|huffman"
+VALUES, INDICES = "float32|float16|int8|huffman|int4", "gaps|rice|huffman"
 Values = Annotated[str | None, typer.Option("--values", metavar=VALUES, help=f"How the file keeps numbers. {_RECIPES}")]
 Indices = Annotated[
     str | None, typer.Option("--indices", metavar=INDICES, help=f"How the file keeps positions. {_RECIPES}")

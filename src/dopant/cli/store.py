@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 EXAMPLE = "dopant store runs/small --values int4 --weight 're:.*' --out runs/smaller"
 HEADINGS = ("weight", "was stored as", "is stored as", "bytes before", "bytes now")
 _KEPT = "[default: as they are]"
-_FINER = VALUES.split("|")  # before what rounds more
 
 
 @guarded
@@ -60,7 +59,7 @@ def store(
         show(
             "\n".join(text_table(HEADINGS, [*map(_row, changes), _total(changes)], numbers=2, width=width(sys.stdout)))
         )
-    rounded = any(_FINER.index(change.after.values) > _FINER.index(change.before.values) for change in changes)
+    rounded = any(change.after.values not in ("float32", change.before.values) for change in changes)
     say(f"wrote {out}" + f"; what rounding costs: dopant evaluate {out}" * rounded, quiet=quiet)
 
 

@@ -118,7 +118,10 @@ def _storage(recipe: Recipe, usual: StorageSettings) -> str:
     """How numbers are kept, where that is not the usual; places only where there are any, all else where there is."""
     storage, told = recipe.storage, ""
     if storage.values != usual.values or (recipe.prunes and storage.indices != usual.indices):
-        told += f", as {storage.values}" + f" and {storage.indices}" * recipe.prunes
+        kinds = dict.fromkeys(
+            (storage.values, storage.indices) if recipe.prunes else (storage.values,)
+        )  # of one name once
+        told += f", as {' and '.join(kinds)}"
     if storage.others != usual.others and recipe.scope != "model":
         told += f", all else {'as it was' if storage.others is None else f'as {storage.others}'}"
     return told

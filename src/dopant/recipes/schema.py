@@ -119,8 +119,8 @@ class StorageSettings(Section):
             beside which nothing is compressed, is float32 in any case.
     """
 
-    values: Values = "int4"
-    indices: Indices = "rice"
+    values: Values = "huffman"
+    indices: Indices = "huffman"
     others: Values | None = None
 
 
