@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dopant.cost import Storage
     from dopant.storage import Rewritten
 
-EXAMPLE = "dopant store runs/small --values int4 --weight 're:.*' --out runs/smaller"
+EXAMPLE = "dopant store runs/small --values huffman --weight 're:.*' --out runs/smaller"
 HEADINGS = ("weight", "was stored as", "is stored as", "bytes before", "bytes now")
 _KEPT = "[default: as they are]"
 
