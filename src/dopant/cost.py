@@ -21,7 +21,7 @@ class Storage:
     """How numbers are written: the type of the values and the code of the overlay's positions.
 
     ``int8`` and ``int4`` keep whole numbers and one float16 scale a row, ``int4`` two numbers in a byte. ``huffman``
-    keeps whole numbers of one step for a matrix, a sixth of its standard deviation, each in as many bits as its
+    keeps whole numbers of one step for a matrix, a sixth of its root mean square, each in as many bits as its
     frequency allows (Han et al., arXiv 1510.00149): 4 to 5. ``gaps`` spends a byte on a non-zero (255 skips 255
     positions); ``rice`` and ``huffman`` are two codes of these gaps for the smallest file: Golomb-Rice with the best
     parameter for each matrix, and the bytes of ``gaps`` in as many bits as their frequency allows.
@@ -89,9 +89,9 @@ def sparse_value_bytes(rows: int, nonzeros: int, storage: Storage) -> int:
     return _number_bytes(nonzeros, storage) + _scales_bytes(rows, storage)
 
 
-_NORMAL_BITS = 4.65
-"""Of a whole number whose step is a sixth of the standard deviation: log2(6 √(2πe)) and a little for normal numbers,
-more than for any others of that deviation."""
+_NORMAL_BITS = 4.7
+"""Of a whole number whose step is a sixth of the root mean square: log2(6 √(2πe)) = 4.63 and a little for normal
+numbers, more than for others as large."""
 _LARGEST_BITS = 4.2
 """The same where the smallest numbers were pruned, as trained overlays have it: 4.0 to 4.5."""
 
@@ -100,12 +100,18 @@ def _expected_huffman_bytes(count: int, bits: float) -> int:
     return STEP_BYTES + _deflated_bytes(count, count * bits)
 
 
-def _deflated_bytes(symbols: int, bits: float) -> int:
-    """Of a deflate stream, which has a table of codes, or the bytes as they are where they are few."""
-    return 0 if symbols == 0 else min(symbols + 5, math.ceil(bits / 8) + 40)
+def _deflated_bytes(symbols: int, bits: float, table: int = 40) -> int:
+    """Of a deflate stream, which has a table of codes for each block, or the bytes as they are where they are few."""
+    blocks = math.ceil(symbols / _BLOCK)
+    return min(symbols + 5 * blocks, math.ceil(bits / 8) + table * blocks)
+
+
+_BLOCK = 1 << 15  # of zlib, at most
 
 
 STEP_BYTES = 4  # a float32
+FINENESS = 6.0
+"""Steps in the root mean square of numbers kept in `huffman`; others are in docs/decisions/0017-huffman.md."""
 
 
 def nibble_bytes(count: int) -> int:
@@ -135,8 +141,10 @@ def expected_index_bytes(positions: int, nonzeros: int, storage: Storage) -> int
     if storage.indices == "gaps":
         return nonzeros + round(nonzeros * _geometric_quotient(log_q, ESCAPE))
     if storage.indices == "huffman":
-        codes = nonzeros * (1.0 + _geometric_quotient(log_q, ESCAPE))
-        return _deflated_bytes(round(codes), nonzeros * _huffman_bits(log_q))
+        skips = _geometric_quotient(log_q, ESCAPE)  # of more than one a gap each takes a bit, and what ends it nine
+        bits = nonzeros * (skips + 9.0 if skips > 1.0 else _huffman_bits(log_q))
+        sizes = min(256.0, 5.0 / -math.expm1(log_q), nonzeros)  # of gaps that occur
+        return _deflated_bytes(round(nonzeros * (1.0 + skips)), bits, 20 + round(0.12 * sizes))
     unary_bits, remainder_bits = min(
         ((nonzeros * (1 + _geometric_quotient(log_q, 2**k)), nonzeros * k) for k in range(rice_parameters(positions))),
         key=sum,

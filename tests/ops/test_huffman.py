@@ -4,12 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dopant.cost import STEP_BYTES
-from dopant.ops.huffman import decode_huffman, encode_huffman, matrix_huffman_bytes
+from dopant.ops.huffman import decode_huffman, encode_huffman
 
 
 @given(st.binary(max_size=3000))
@@ -46,10 +44,3 @@ def deflated(data: bytes) -> np.ndarray:
 def test_what_is_no_such_stream_is_refused(codes: np.ndarray, most: int, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         decode_huffman(codes, most)
-
-
-def test_the_bytes_of_a_matrix_do_not_hang_on_its_scale() -> None:
-    matrix = torch.randn(30, 40)
-    size = matrix_huffman_bytes(matrix)
-    assert STEP_BYTES < size < 30 * 40 * 0.65
-    assert matrix_huffman_bytes(1024.0 * matrix) == size

@@ -45,12 +45,14 @@ def test_tensors_are_taken_as_well(code: Indices) -> None:
 
 
 @codes
-@pytest.mark.parametrize("density", [0.002, 0.039, 0.3, 0.9])
+@pytest.mark.parametrize("density", [0.0001, 0.002, 0.039, 0.3, 0.9])
 def test_random_patterns_take_what_cost_expects(code: Indices, density: float) -> None:
     total = 400_000
     positions = np.sort(np.random.default_rng(0).choice(total, int(density * total), replace=False))
     expected = expected_index_bytes(total, len(positions), Storage(indices=code))
-    assert index_bytes(positions, total, code) == pytest.approx(expected, rel=0.03 if code == "huffman" else 0.01)
+    assert index_bytes(positions, total, code) == pytest.approx(
+        expected, rel=0.03 if code == "huffman" else 0.01, abs=2
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 100])

@@ -120,12 +120,13 @@ def test_the_file_meets_a_byte_target(
     assert (row.byte_factor or 0) >= factor
 
 
+@pytest.mark.parametrize("values", ["float16", "huffman"])
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("dense", "pruning", "doped-kronecker")])
-def test_the_file_meets_a_byte_target_by_every_method(method: str, tiny: Tiny, corpus: Corpus, tmp_path: Path) -> None:
+def test_the_file_meets_a_byte_target_by_every_method(
+    method: str, values: str, tiny: Tiny, corpus: Corpus, tmp_path: Path
+) -> None:
     training = {"epochs": 1, "batch": 20, "unroll": 30}  # one step
-    recipe = tiny(
-        method, target=None, target_bytes=1900, count="bytes", training=training, storage={"values": "float16"}
-    )
+    recipe = tiny(method, target=None, target_bytes=1900, count="bytes", training=training, storage={"values": values})
     row = run_recipe(recipe, corpus, tmp_path / "m").rows[0]
     assert 0.5 * 1900 < stored(tmp_path / "m") <= 1900
     assert run_recipe(recipe, corpus, tmp_path / "m", resume=True).protocol.target == "1900 bytes"

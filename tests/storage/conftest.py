@@ -27,6 +27,8 @@ from dopant.structures import (
 STORAGES = [
     *(Storage(values, indices) for values in ("float32", "float16", "int8", "int4") for indices in ("gaps", "rice")),
     Storage("huffman", "huffman"),
+    Storage("huffman", "gaps"),
+    Storage("int8", "huffman"),
 ]
 STRUCTURES: dict[str, tuple[Structure, tuple[int, int]]] = {
     "dense": (Dense(), (6, 5)),

@@ -262,6 +262,7 @@ def test_a_surplus_tensor(
             b"\x00\x00\x80\xbf",
             "right.step is a step that is negative or not finite",
         ),
+        (CODED, "embedding.weight.right.step", b"\xff\xff\x7f\x7f", "right holds values that are not finite"),
         (CODED, "decoder.weight.positions", b"\xff", "positions cannot be read: the Huffman codes are damaged"),
     ],
 )

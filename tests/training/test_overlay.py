@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -8,16 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from dopant.cost import Storage
 from dopant.errors import InputError
-from dopant.layers import Linear
+from dopant.layers import Linear, slots
 from dopant.models import LanguageModel
-from dopant.structures import Dense, Doped, DopedWeight, Kronecker, LowRank, MaskedWeight, Sparse, SparseWeight
+from dopant.plan import apply_plan, make_plan
+from dopant.plan.plan import Plan
+from dopant.structures import (
+    Dense,
+    Doped,
+    DopedWeight,
+    Kronecker,
+    LowRank,
+    MaskedWeight,
+    Sparse,
+    SparseWeight,
+    StructuredWeight,
+)
+from dopant.training import overlay as module
 from dopant.training.loop import Result
 from dopant.training.overlay import (
     Annealing,
     Overlay,
     close_overlays,
     drop_smallest,
+    meet_byte_target,
     open_overlays,
     prune,
     prune_globally,
@@ -241,3 +257,33 @@ def test_the_smallest_values_of_all_weights_are_dropped(sizes: list[int], count:
 
 def test_nothing_sparse_has_nothing_to_give() -> None:
     assert drop_smallest([LowRank(1).new((4, 5))], 3) == 0
+
+
+def planned_for(method: str, factor: float) -> tuple[nn.Module, Plan]:
+    """A layer planned at 8x by bytes, and the plan with another factor."""
+    model = nn.Sequential(Linear(300, 200))
+    plan = make_plan(model, method=method, target="8x", scope="model", storage=Storage("huffman", "huffman"))
+    apply_plan(model, plan)
+    assert plan.target is not None
+    return model, dataclasses.replace(plan, target=dataclasses.replace(plan.target, factor=factor))
+
+
+def test_a_byte_target_is_met_in_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan = planned_for("pruning", 10.0)
+    counts = []
+
+    def counted(weights: list[StructuredWeight], count: int) -> int:
+        counts.append(count)
+        return drop_smallest(weights, count)
+
+    monkeypatch.setattr(module, "drop_smallest", counted)
+    meet_byte_target(model, plan)
+    (slot,) = slots(model)
+    assert 0.98 * 24_000 < slot.weight.cost(plan.storage).stored_bytes <= 24_000
+    assert len(counts) < 10
+
+
+def test_a_byte_target_that_cannot_be_met_is_told_of() -> None:
+    model, plan = planned_for("lmf", 10.0)
+    with pytest.warns(UserWarning, match="of 24,000 allowed, and have no non-zeros to drop"):
+        meet_byte_target(model, plan)

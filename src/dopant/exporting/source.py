@@ -12,6 +12,7 @@ from dopant.cost import ESCAPE, Storage
 from dopant.exporting.graph import Graph
 from dopant.ops.gaps import encode_gaps
 from dopant.ops.nibbles import decode_nibbles
+from dopant.ops.quantise import INT8
 from dopant.ops.steps import quantise_steps
 from dopant.storage.pack import SCALE, STEP, pack, pack_matrix
 from dopant.structures import SparseWeight
@@ -104,11 +105,13 @@ class Source:
         return NonZeros(values, positions, rows, columns)
 
     def _in_bytes(self, packed: dict[str, Tensor], name: str, numbers: Tensor) -> dict[str, Tensor]:
-        """The same with a byte for each number, where a file has less."""
+        """The same with a byte for each number, where a file has less; four where some are larger than a byte holds."""
         if self.storage.values == "int4":
             return packed | {name: decode_nibbles(packed[name], numbers.shape[-1])}
         if self.storage.values == "huffman":
-            return packed | {name: quantise_steps(numbers.cpu())[0]}
+            levels = quantise_steps(numbers.cpu())[0]
+            large = levels.numel() and int(levels.abs().max()) > INT8.last
+            return packed | {name: levels if large else levels.to(torch.int8)}
         return packed
 
     def _constant(self, name: str, tensor: Tensor) -> str:

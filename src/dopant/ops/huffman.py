@@ -9,11 +9,8 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-from torch import Tensor
 
-from dopant.cost import STEP_BYTES
 from dopant.ops.gaps import Codes
-from dopant.ops.steps import quantise_steps
 
 _RAW, _MOST_MEMORY = -15, 9  # no header nor checksum around the stream; blocks with tables of their own, the largest
 _MOST_A_BYTE = 8  # a Huffman code has one bit at least
@@ -46,9 +43,3 @@ def decode_huffman(codes: Codes, most: int) -> Codes:
     if not decoder.eof or decoder.unused_data:
         raise ValueError("the Huffman codes end early or go on after their end")
     return np.frombuffer(bytearray(symbols), np.uint8)
-
-
-def matrix_huffman_bytes(matrix: Tensor) -> int:
-    """Of a matrix, or of the values of a sparse one, in a file: its whole numbers, coded, and their step."""
-    levels, _ = quantise_steps(matrix.cpu())
-    return len(encode_huffman(levels.numpy().view(np.uint8).reshape(-1))) + STEP_BYTES

@@ -215,8 +215,8 @@ def _in_bytes(
     """Values as int8 with float32 scales, where that loses nothing (a file had whole numbers) or is asked for."""
     values = values.detach().float().cpu()
     found = whole_steps(values)
-    if found is not None:
-        return np.ascontiguousarray(found[0].numpy()), np.full(rows, found[1].item(), np.float32)
+    if found is not None and (not found[0].numel() or int(found[0].abs().max()) <= INT8.last):
+        return np.ascontiguousarray(found[0].numpy(), np.int8), np.full(rows, found[1].item(), np.float32)
     for kind in (*_IN_FILES, _FINER) if packer.fast else _IN_FILES:
         try:
             levels, scales = quantise(values, *kind)

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dopant.cost import Storage, nibble_bytes
 from dopant.errors import InputError, KindError, TensorError
-from dopant.ops.huffman import decode_huffman, encode_huffman
 from dopant.ops.indices import decode_indices, encode_indices
 from dopant.ops.nibbles import decode_nibbles, encode_nibbles
 from dopant.ops.quantise import (
@@ -29,7 +27,7 @@ from dopant.ops.quantise import (
     quantise_entries,
     quantise_rows,
 )
-from dopant.ops.steps import LAST, dequantise_steps, quantise_steps
+from dopant.ops.steps import decode_steps, dequantise_steps, encode_steps
 from dopant.structures.base import Shape, Structure, StructuredWeight
 from dopant.structures.dense import Dense, DenseWeight
 from dopant.structures.doped import Doped, DopedWeight
@@ -202,28 +200,25 @@ def _quantised(name: str, storage: Storage, quantise: Callable[[], tuple[Tensor,
 def _coded(name: str, values: Tensor) -> dict[str, Tensor]:
     """Values of any size as whole numbers of one step, coded by frequency."""
     try:
-        levels, step = quantise_steps(values)
+        codes, step = encode_steps(values)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
-    codes = encode_huffman(levels.contiguous().numpy().view(np.uint8).reshape(-1))
     return {name: torch.from_numpy(codes), name + STEP: step}
 
 
 def _decoded(name: str, tensors: Mapping[str, Tensor], size: tuple[int, ...]) -> Tensor:
     """The inverse of `_coded`, float32 of this size."""
-    count, step = math.prod(size), tensors[name + STEP]
+    step = tensors[name + STEP]
     try:
-        symbols = decode_huffman(tensors[name].numpy(), count)
+        levels = decode_steps(tensors[name].numpy(), math.prod(size))
     except ValueError as error:
         raise TensorError(f"{name} cannot be read: {error}") from error
-    if len(symbols) != count:
-        raise TensorError(f"{name} holds {len(symbols)} numbers where {count} are needed")
-    levels = torch.from_numpy(symbols).view(torch.int8).view(size)
-    if count and levels.amin() < -LAST:
-        raise TensorError(f"{name} holds {-LAST - 1}; huffman values go from -{LAST} to {LAST}")
     if not torch.isfinite(step) or step < 0:
         raise TensorError(f"{name + STEP} is a step that is negative or not finite")
-    return dequantise_steps(levels, step)
+    values = dequantise_steps(levels, step)
+    if not torch.isfinite(values).all():
+        raise TensorError(f"{name} holds values that are not finite")
+    return values.view(size)
 
 
 def _values(name: str, tensors: Mapping[str, Tensor], columns: int, storage: Storage) -> Tensor:
@@ -315,7 +310,7 @@ def _(structure: Kronecker, shape: Shape, tensors: Mapping[str, Tensor], storage
 def _(structure: Sparse, shape: Shape, storage: Storage) -> Layout:
     structure.check(shape)
     types = matrix_layout("values", (structure.nonzeros,), storage)
-    if storage.scaled:
+    if storage.scaled:  # a scale for each row of the matrix
         types["values" + SCALE] = TensorType(torch.float16, (shape[0],))
     return types | {"positions": TensorType(torch.uint8, (None,))}
 

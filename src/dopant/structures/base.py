@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dopant.cost import FLOAT32, Cost, Storage
 from dopant.errors import InputError
-from dopant.ops.huffman import matrix_huffman_bytes
 from dopant.ops.sparse import exporting
+from dopant.ops.steps import steps_bytes
 
 Shape = tuple[int, int]
 """(out_features, in_features), as in torch.nn.Linear."""
@@ -84,11 +84,17 @@ class StructuredWeight(nn.Module, ABC):
         """index (...) of integers -> (..., in); equals self.to_dense()[index] without forming it."""
 
     def cost(self, storage: Storage = FLOAT32) -> Cost:
-        """The exact cost of this weight in its stored form: its structure's, unless that depends on the entries."""
+        """The exact cost of this weight in its stored form: its structure's, unless that depends on the entries.
+
+        In `huffman` it is taken that each parameter of its own is a matrix of the file; other weights have other costs.
+        """
         cost = self.structure.cost(self.shape, storage)
         if storage.values != "huffman":
             return cost
-        return replace(cost, stored_bytes=sum(map(matrix_huffman_bytes, self.parameters(recurse=False))))
+        matrices = [matrix for _, matrix in self.named_parameters(recurse=False, remove_duplicate=False)]
+        if any(matrix.is_meta for matrix in matrices):
+            return cost
+        return replace(cost, stored_bytes=sum(map(steps_bytes, matrices)))
 
     def paths(self) -> tuple[StructuredWeight, ...]:
         """The summands of W that training may treat apart: (structure, overlay) when doped, else (self,)."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from dopant.cost import FLOAT32, Cost, Storage, expected_index_bytes, sparse_value_bytes
 from dopant.errors import InputError
 from dopant.ops.aligned import aligned_linear
-from dopant.ops.huffman import matrix_huffman_bytes
 from dopant.ops.indices import index_bytes
 from dopant.ops.sparse import balanced_mask, sparse_linear, top_k_mask
+from dopant.ops.steps import steps_bytes
 from dopant.structures.base import (
     OMITTED,
     Shape,
@@ -167,7 +167,7 @@ class SparseWeight(StructuredWeight):
         """With the bytes that this very pattern, and in `huffman` these very values take."""
         count = self.values.numel()
         if storage.values == "huffman":
-            stored = matrix_huffman_bytes(self.values)
+            stored = steps_bytes(self.values)
         else:
             stored = sparse_value_bytes(self.shape[0], count, storage)
         stored += index_bytes(self.positions, self.shape[0] * self.shape[1], storage.indices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -194,6 +195,10 @@ def meet_byte_target(model: nn.Module, plan: Plan) -> None:
     planned = {weight.name for weight in plan.weights if weight.method is not None}
     chosen = [slot for slot in slots(model) if slot.name in planned]
     allowed = target.limit(sum(math.prod(slot.weight.shape) for slot in chosen))
-    while (excess := sum(s.weight.cost(plan.storage).stored_bytes for s in chosen) - allowed) > 0:
-        if not drop_smallest([slot.weight for slot in chosen], max(1, excess // 8)):
-            return  # nothing sparse to give; the plan itself was over, and said so
+    while (bytes_ := sum(slot.weight.cost(plan.storage).stored_bytes for slot in chosen)) > allowed:
+        nonzeros = sum(slot.weight.cost().parameters for slot in chosen)  # or a few more, that factors have
+        if not drop_smallest([slot.weight for slot in chosen], max(1, (bytes_ - allowed) * nonzeros // bytes_)):
+            warnings.warn(
+                f"the weights take {bytes_:,} bytes of {allowed:,} allowed, and have no non-zeros to drop", stacklevel=2
+            )
+            return
